@@ -1,0 +1,81 @@
+/* pagoda/stats.h - the honest account: where every token is, and what every byte is for.
+ *
+ * Threads: the thread that owns the cache.
+ */
+#ifndef PAGODA_STATS_H
+#define PAGODA_STATS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "pagoda/cache.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Where the tokens of the sequence are. total = ram + quantized + spilled + dropped; unread tokens
+ * are spilled ones that attention did not read; pinned ones are counted in ram as well. A token that a
+ * sliding-window layer cannot see any more, by the model's own design, is not called dropped as long
+ * as some layer holds it. */
+struct pagoda_account {
+    uint64_t total;
+    uint64_t ram;       /* exact f16 rows in memory */
+    uint64_t quantized; /* in memory, in a smaller codec */
+    uint64_t spilled;
+    uint64_t unread;
+    uint64_t dropped; /* gone */
+    uint64_t pinned;
+    bool exact; /* every past token was attended with f16 rows, and nothing is missing */
+};
+PAGODA_API void pagoda_cache_account(const struct pagoda_cache *cache, struct pagoda_account *account);
+
+/* What the bytes of the budget are for. */
+enum pagoda_memory_category {
+    PAGODA_MEMORY_KV_EXACT = 0,
+    PAGODA_MEMORY_KV_QUANTIZED,
+    PAGODA_MEMORY_DIGESTS,
+    PAGODA_MEMORY_TABLES,  /* block table, page states, the cache itself */
+    PAGODA_MEMORY_STAGING, /* scratch of the kernels, partial results, what the caller reserved */
+    PAGODA_MEMORY_DRAFT,
+    PAGODA_MEMORY_CATEGORIES
+};
+PAGODA_API const char *pagoda_memory_category_name(enum pagoda_memory_category category);
+
+struct pagoda_memory {
+    uint64_t budget_bytes;
+    uint64_t used_bytes; /* sum of by_category */
+    uint64_t peak_bytes; /* highest used_bytes since open */
+    uint64_t by_category[PAGODA_MEMORY_CATEGORIES];
+    uint64_t live_row_bytes;        /* K and V rows of held tokens now */
+    uint64_t frame_bytes;           /* frames in use now */
+    double utilisation_at_peak;     /* live row bytes / frame bytes when frame bytes were highest */
+    uint64_t tokens_capacity;       /* tokens that fit when all layers hold them, tokens_max considered */
+    uint64_t bytes_per_token;       /* K and V rows of one token in all layers */
+    uint64_t evicted_pages;         /* pages dropped by the policy since open or reset */
+    uint64_t released_window_pages; /* pages freed because a window layer has passed them */
+};
+PAGODA_API void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory *memory);
+
+/* One run of the page map. */
+enum pagoda_page_state {
+    PAGODA_PAGE_ABSENT = 0, /* dropped */
+    PAGODA_PAGE_OPEN,       /* being written */
+    PAGODA_PAGE_SEALED      /* full and immutable */
+};
+struct pagoda_span {
+    uint64_t first; /* position of its first token */
+    uint64_t count; /* tokens */
+    enum pagoda_page_state state;
+    bool pinned;
+};
+
+/* Calls `visit` for every page of the sequence in token order, dropped runs merged into one span,
+ * until it returns false. Spans cover [0, position) without gap or overlap. */
+PAGODA_API void pagoda_cache_visit(const struct pagoda_cache *cache, bool (*visit)(void *user, const struct pagoda_span *span),
+                                   void *user);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
