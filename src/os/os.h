@@ -1,0 +1,67 @@
+/* os/os.h - the only place of libpagoda that calls the operating system.
+ *
+ * Seams (docs in pagoda/system.h): allocator, memory source, clock. Files and memory-pressure sources
+ * have their seams here too, so that every fallback can be tested with a directory of fixtures or a
+ * failing file system.
+ */
+#ifndef PGD_OS_OS_H
+#define PGD_OS_OS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/check.h"
+#include "base/system.h"
+
+/* The host's tables with defaults for all that is missing. `host` may be NULL; a table that is there has
+ * all its functions. */
+void pgd_os_system(const struct pagoda_system *host, struct pgd_system *system);
+
+/* ---- files (VFS) ---- */
+
+struct pgd_file; /* opaque; made by a struct pgd_vfs */
+
+/* A file system. All functions return PAGODA_OK or a typed error; reads and writes transfer exactly
+ * `bytes` at `offset` (EINTR and short transfers are handled inside), end of file included: reading
+ * past the end is PAGODA_CORRUPT. */
+struct pgd_vfs {
+    enum pagoda_status (*open_read)(void *user, const char *path, struct pgd_file **file, struct pagoda_error *error);
+    /* A nameless file in `directory`, mode 0600, that is gone when closed, however the process ends. */
+    enum pagoda_status (*open_scratch)(void *user, const char *directory, struct pgd_file **file,
+                                       struct pagoda_error *error);
+    enum pagoda_status (*size)(void *user, struct pgd_file *file, uint64_t *bytes, struct pagoda_error *error);
+    enum pagoda_status (*read)(void *user, struct pgd_file *file, uint64_t offset, void *buffer, size_t bytes,
+                               struct pagoda_error *error);
+    enum pagoda_status (*write)(void *user, struct pgd_file *file, uint64_t offset, const void *buffer, size_t bytes,
+                                struct pagoda_error *error);
+    void (*close)(void *user, struct pgd_file *file); /* NULL is allowed */
+    void *user;
+};
+
+/* The POSIX file system. */
+const struct pgd_vfs *pgd_os_vfs(void);
+
+/* ---- memory of the machine and of the process ---- */
+
+/* What the system says about memory, each 0 when unknown; known to be nothing is 1. `root` is "" for the
+ * real machine or a directory that holds proc/ and sys/ for tests. */
+struct pgd_os_memory {
+    uint64_t total_bytes;     /* MemTotal */
+    uint64_t available_bytes; /* MemAvailable, lowered by the tightest cgroup limit (v1 or v2, own and
+                               * ancestors; memory.high counts) less what that group uses and cannot
+                               * reclaim: its file cache can be */
+    uint64_t limit_bytes;     /* the tightest cgroup limit; 0: none */
+};
+void pgd_os_memory_read(const char *root, struct pgd_os_memory *memory);
+
+/* Peak and current resident bytes of this process (VmHWM, VmRSS); 0 when unknown. */
+void pgd_os_process_memory(uint64_t *resident_bytes, uint64_t *peak_bytes);
+
+/* Gives the whole system pages inside [memory, memory + bytes) back; they read as zero afterwards. */
+void pgd_os_discard(void *memory, size_t bytes);
+
+/* Logical CPUs this process may use, by its affinity mask and by the CPU quota of its cgroups, rounded up;
+ * at least 1. */
+uint32_t pgd_os_cpu_count(void);
+
+#endif
