@@ -1,0 +1,173 @@
+/* cache/cache.h - the inside of struct pagoda_cache, shared by the files of this folder only.
+ *
+ *   open.c     options -> sizes -> one cache          room.c    who must leave, what fits
+ *   batch.c    begin, end, abort, rollback            plan.c    the batch's chunks and rotations
+ *   ingest.c   rows into pages                        attend.c  the walk over pages
+ *   pin.c      pins and policy                        account.c the numbers
+ *
+ * Invariants (asserted where they could break)
+ *   I1  ledger.by_category[KV_EXACT] == bytes of all frames taken.
+ *   I2  position == tokens ever accepted less those rolled back; every held token has position < position,
+ *       or belongs to the open batch.
+ *   I3  While a batch is open its pages are placed, and no page leaves.
+ *   I4  Everything below `staging` is written only between begin and end, by the team.
+ */
+#ifndef PGD_CACHE_CACHE_H
+#define PGD_CACHE_CACHE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/system.h"
+#include "codec/codec.h"
+#include "kernels/kernels.h"
+#include "page/ledger.h"
+#include "page/pool.h"
+#include "page/table.h"
+#include "pagoda/cache.h"
+#include "pagoda/stats.h"
+
+#define PGD_POSITION_MAX 0x7fffffffu /* engines count positions in 31 bits */
+#define PGD_SHIFTS_MAX 64u           /* position gaps that are closed apart from each other */
+#define PGD_ROWS_MAX 96u             /* query rows that one work item takes at most */
+#define PGD_BLOCKS_MAX (1u << 27)
+
+/* One attention layer as the cache uses it. */
+struct pgd_layer {
+    struct pagoda_layer shape; /* sinks and frequencies point to copies of our own */
+    const struct pgd_codec *codec;
+    uint32_t frame_class;
+    uint32_t rope; /* which rotation table; layers with equal frequencies share one */
+    uint64_t cell_bytes;
+    uint64_t page_bytes;  /* = bytes of its frame class */
+    uint64_t row_bytes;   /* K and V rows of one token in the f16 account: live bytes */
+    uint32_t item_tokens; /* tokens in a work item of many rows */
+    bool given[2];        /* keys, values of this batch; written by thread 0 of the team */
+    atomic_uint next_item;
+    atomic_uint *head_left; /* [kv_heads] chunks of the batch still to be attended */
+};
+
+/* One chunk of the batch's plan: consecutive cells in token order, the same for all layers. */
+struct pgd_plan_chunk {
+    uint32_t block; /* index in the block table of its first cell ... */
+    uint32_t cell;  /* ... and which cell of that block */
+    uint32_t cells; /* how many */
+    uint32_t shift; /* index into plan.shifts: how far its queries are rotated back */
+    uint64_t first; /* position of its first token */
+    uint64_t last;  /* position of its last token */
+};
+
+struct pgd_rope_table {
+    struct pagoda_rope rope;
+    float *cosine; /* [PGD_SHIFTS_MAX][pair_count] */
+    float *sine;
+};
+
+struct pgd_plan {
+    struct pgd_plan_chunk *chunks; /* [chunk_capacity] */
+    uint32_t chunk_capacity;
+    uint32_t chunk_count;
+    uint32_t shift_count;            /* shift 0 is "none" */
+    uint64_t shifts[PGD_SHIFTS_MAX]; /* dropped tokens between a chunk and the query */
+};
+
+/* Working memory of one thread. All carved from one block. */
+struct pgd_worker {
+    float *kernel;  /* scratch of the kernels */
+    float *queries; /* [rows][key_size] packed */
+    float *rotated; /* the same, rotated */
+    uint32_t *first;
+    uint32_t *end;
+    struct pgd_partial running;
+    struct pgd_partial partial;
+};
+
+struct pgd_batch {
+    bool open;
+    uint64_t first;         /* position of its first token */
+    uint32_t count;
+    uint32_t blocks_before; /* blocks in the table before it came */
+    uint32_t tail_before;   /* tokens in the last of them, when that one was open */
+};
+
+struct pagoda_cache {
+    struct pgd_system system;
+    struct pgd_layer *layers;
+    uint32_t layer_count;
+    uint32_t page_tokens;
+    uint32_t page_cells;
+    uint32_t batch_tokens;
+    uint32_t threads_max;
+    uint64_t tokens_max;
+    uint64_t close_gaps_at;
+    enum pagoda_on_full on_full;
+    struct pagoda_policy policy;
+    const struct pgd_kernels *kernels;
+
+    struct pgd_ledger ledger;
+    struct pgd_pool *pool;
+    struct pgd_table *table;
+    uint32_t class_count;
+    uint32_t class_frames_per_block[PGD_POOL_CLASSES_MAX];
+
+    uint64_t position;
+    uint64_t held_tokens;    /* in the table, the open batch included */
+    uint64_t rollback_floor;
+    uint64_t released_to;    /* blocks that end before it hold no page that a window layer could give */
+    uint32_t window_widest;  /* 0: no layer has a window */
+    uint64_t tokens_capacity;
+    uint64_t live_row_bytes;
+    uint64_t row_bytes;      /* of one token, all layers */
+    uint64_t evicted_pages;
+    uint64_t released_pages;
+    uint64_t peak_frame_bytes;
+    uint64_t peak_live_bytes;
+    struct pgd_batch batch;
+
+    struct pgd_plan plan;
+    struct pgd_rope_table *ropes;
+    uint32_t rope_count;
+    struct pgd_worker *workers; /* [threads_max] */
+    float *partials;            /* decode: [chunks][query heads of the widest layer][value_size + 2] */
+    void *memory;               /* plan, partials and workers are carved from this one allocation ... */
+    size_t memory_bytes;
+    size_t base_bytes; /* ... and the cache, its layers and rotation tables from that of the cache itself */
+};
+
+/* ---- room.c ---- */
+
+/* Drops block `index` in every layer. */
+void pgd_cache_drop_block(struct pagoda_cache *cache, uint32_t index);
+
+/* Frees pages that window layers have passed: no token from `position` on can see them. */
+void pgd_cache_release_windows(struct pagoda_cache *cache);
+
+/* Makes room for `count` tokens or says why not; see pagoda_cache_begin. */
+PGD_MUST_CHECK enum pagoda_status pgd_cache_make_room(struct pagoda_cache *cache, uint32_t count,
+                                                      struct pagoda_error *error);
+
+/* Frames of each class that `count` more tokens need. */
+void pgd_cache_frames_needed(const struct pagoda_cache *cache, uint32_t count, uint32_t *needs);
+
+/* Gives the frame of a page back, and takes it off the books. No effect when the page is absent. */
+void pgd_cache_free_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer);
+
+/* The policy's view of block `index`. */
+struct pgd_policy_block;
+void pgd_cache_policy_block(const void *cache, uint32_t index, struct pgd_policy_block *block);
+
+/* ---- plan.c ---- */
+
+/* Lays the chunks of the open batch out and fills the rotation tables. */
+void pgd_cache_plan(struct pagoda_cache *cache);
+
+/* ---- batch.c ---- */
+
+/* Takes everything from `position` on away. */
+void pgd_cache_truncate(struct pagoda_cache *cache, uint64_t position);
+
+/* PAGODA_BUSY while a batch is open. */
+PGD_MUST_CHECK enum pagoda_status pgd_cache_check_idle(const struct pagoda_cache *cache, struct pagoda_error *error);
+
+#endif

@@ -1,0 +1,515 @@
+/* cache/open.c - from options to one cache: checks, sizes, one ledger, no allocation afterwards.
+ *
+ * The budget is divided once. What does not depend on the number of blocks comes first (the cache and
+ * its layers); then the largest number of blocks is searched for which tables, staging and frames fit
+ * together; the arena gets all the rest.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/number.h"
+#include "base/status.h"
+#include "cache/cache.h"
+#include "os/os.h"
+#include "policy/policy.h"
+
+#define CARVE_ALIGN 64u
+
+/* Hands pieces of one block out; with base NULL it only counts. The same code does both, so that the
+ * size asked for is the size used. */
+struct carver {
+    unsigned char *base;
+    uint64_t used;
+};
+
+static void *carve(struct carver *carver, uint64_t bytes)
+{
+    void *piece = carver->base == NULL ? NULL : carver->base + carver->used;
+    carver->used += pgd_round_up_u64(bytes, CARVE_ALIGN);
+    return piece;
+}
+
+/* ---- options ---- */
+
+void pagoda_cache_options_default(struct pagoda_cache_options *options)
+{
+    memset(options, 0, sizeof(*options));
+    options->struct_size = sizeof(*options);
+    options->page_tokens = 16;
+    options->batch_tokens = 256;
+    options->threads_max = 1;
+}
+
+static enum pagoda_status check_layer(const struct pagoda_layer *layer, uint32_t index, struct pagoda_error *error)
+{
+    if (layer->kv_heads == 0 || layer->kv_heads > PAGODA_HEADS_MAX || layer->query_heads > PAGODA_HEADS_MAX ||
+        layer->query_heads == 0 || layer->query_heads % layer->kv_heads != 0) {
+        return pgd_fail(error, PAGODA_INVALID, "layer %u has %u query heads and %u KV heads: the first must be a "
+                        "multiple of the second, and both between 1 and %u",
+                        index, layer->query_heads, layer->kv_heads, PAGODA_HEADS_MAX);
+    }
+    if (layer->key_size == 0 || layer->key_size > PAGODA_HEAD_SIZE_MAX || layer->value_size == 0 ||
+        layer->value_size > PAGODA_HEAD_SIZE_MAX) {
+        return pgd_fail(error, PAGODA_INVALID, "layer %u has heads of %u (keys) and %u (values): both must be between 1 and %u",
+                        index, layer->key_size, layer->value_size, PAGODA_HEAD_SIZE_MAX);
+    }
+    if (!isfinite(layer->scale) || !isfinite(layer->softcap) || layer->softcap < 0) {
+        return pgd_fail(error, PAGODA_INVALID, "layer %u has a scale or softcap that is not a usable number", index);
+    }
+    if (layer->rope.pair_count * 2 > layer->key_size ||
+        (layer->rope.pair_count > 0 && layer->rope.frequencies == NULL)) {
+        return pgd_fail(error, PAGODA_INVALID, "layer %u rotates %u pairs of a key of %u, or gives no frequencies",
+                        index, layer->rope.pair_count, layer->key_size);
+    }
+    return PAGODA_OK;
+}
+
+static enum pagoda_status check_options(const struct pagoda_cache_options *options, struct pagoda_error *error)
+{
+    if (options == NULL || options->struct_size != sizeof(*options)) {
+        return pgd_fail(error, PAGODA_INVALID, "the options are not those of this version: use pagoda_cache_options_default");
+    }
+    if (options->layers == NULL || options->layer_count == 0 || options->layer_count > PAGODA_LAYERS_MAX) {
+        return pgd_fail(error, PAGODA_INVALID, "a cache has 1 to %u layers, not %u", PAGODA_LAYERS_MAX,
+                        options->layer_count);
+    }
+    if (options->page_tokens == 0 || options->page_tokens % PGD_LANES != 0 ||
+        options->page_tokens > PAGODA_PAGE_TOKENS_MAX) {
+        return pgd_fail(error, PAGODA_INVALID, "a page of %u tokens is not possible: use a multiple of %u up to %u",
+                        options->page_tokens, PGD_LANES, PAGODA_PAGE_TOKENS_MAX);
+    }
+    if (options->batch_tokens == 0 || options->batch_tokens > PAGODA_BATCH_MAX || options->threads_max == 0 ||
+        options->threads_max > PAGODA_THREADS_MAX) {
+        return pgd_fail(error, PAGODA_INVALID, "batches of %u tokens (1 to %u) or teams of %u threads (1 to %u) are not possible",
+                        options->batch_tokens, PAGODA_BATCH_MAX, options->threads_max, PAGODA_THREADS_MAX);
+    }
+    if (options->on_full == PAGODA_ON_FULL_SPILL) {
+        return pgd_fail(error, PAGODA_UNSUPPORTED, "spilling to flash is not in this version: use stop or evict");
+    }
+    if (options->on_full != PAGODA_ON_FULL_STOP && options->on_full != PAGODA_ON_FULL_EVICT) {
+        return pgd_fail(error, PAGODA_INVALID, "unknown rule %d for a full budget", (int) options->on_full);
+    }
+    for (uint32_t i = 0; i < options->layer_count; i++) {
+        enum pagoda_status status = check_layer(&options->layers[i], i, error);
+        if (status != PAGODA_OK) {
+            return status;
+        }
+    }
+    return pgd_policy_validate(&options->policy, error);
+}
+
+/* ---- the part that does not depend on the number of blocks ---- */
+
+static bool same_rope(const struct pagoda_rope *a, const struct pagoda_rope *b)
+{
+    return a->pair_count == b->pair_count && a->split_pairs == b->split_pairs &&
+           (a->pair_count == 0 || memcmp(a->frequencies, b->frequencies, a->pair_count * sizeof(double)) == 0);
+}
+
+/* Index of the first layer that rotates like layer `index`: itself when it is the first. */
+static uint32_t first_alike(const struct pagoda_layer *layers, uint32_t index)
+{
+    uint32_t first = 0;
+    while (!same_rope(&layers[first].rope, &layers[index].rope)) {
+        first++;
+    }
+    return first;
+}
+
+static struct pagoda_cache *lay_out_base(const struct pagoda_cache_options *options, struct carver *carver)
+{
+    struct pagoda_cache *cache = carve(carver, sizeof(*cache));
+    struct pgd_layer *layers = carve(carver, options->layer_count * sizeof(*layers));
+    struct pgd_rope_table *ropes = carve(carver, options->layer_count * sizeof(*ropes));
+    uint32_t rope_count = 0;
+    for (uint32_t i = 0; i < options->layer_count; i++) {
+        const struct pagoda_layer *shape = &options->layers[i];
+        atomic_uint *head_left = carve(carver, shape->kv_heads * sizeof(*head_left));
+        float *sinks = shape->sinks == NULL ? NULL : carve(carver, shape->query_heads * sizeof(*sinks));
+        const uint32_t pairs = shape->rope.pair_count;
+        const uint32_t alike = first_alike(options->layers, i);
+        double *frequencies = NULL;
+        float *cosine = NULL;
+        float *sine = NULL;
+        if (alike == i) {
+            frequencies = carve(carver, pairs * sizeof(*frequencies));
+            cosine = carve(carver, (uint64_t) PGD_SHIFTS_MAX * pairs * sizeof(*cosine));
+            sine = carve(carver, (uint64_t) PGD_SHIFTS_MAX * pairs * sizeof(*sine));
+        }
+        if (carver->base == NULL) {
+            continue;
+        }
+        layers[i].shape = *shape;
+        layers[i].head_left = head_left;
+        if (sinks != NULL) {
+            memcpy(sinks, shape->sinks, shape->query_heads * sizeof(*sinks));
+        }
+        layers[i].shape.sinks = sinks;
+        if (alike == i) {
+            if (pairs > 0) {
+                memcpy(frequencies, shape->rope.frequencies, pairs * sizeof(*frequencies));
+            }
+            ropes[rope_count] = (struct pgd_rope_table){.rope = shape->rope, .cosine = cosine, .sine = sine};
+            ropes[rope_count].rope.frequencies = frequencies;
+            layers[i].rope = rope_count++;
+        } else {
+            layers[i].rope = layers[alike].rope;
+        }
+        layers[i].shape.rope = ropes[layers[i].rope].rope;
+    }
+    if (carver->base != NULL) {
+        cache->layers = layers;
+        cache->layer_count = options->layer_count;
+        cache->ropes = ropes;
+        cache->rope_count = rope_count;
+    }
+    return cache;
+}
+
+/* Codec, cell and page sizes of every layer, and the frame classes they make. */
+static enum pagoda_status size_layers(struct pagoda_cache *cache, uint64_t *class_bytes, struct pagoda_error *error)
+{
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        struct pgd_layer *layer = &cache->layers[i];
+        const struct pagoda_layer *shape = &layer->shape;
+        layer->codec = pgd_codec_get(PGD_CODEC_F16);
+        layer->cell_bytes = layer->codec->cell_bytes(shape->key_size, shape->value_size);
+        layer->page_bytes = layer->cell_bytes * shape->kv_heads * cache->page_cells;
+        layer->row_bytes = (uint64_t) (shape->key_size + shape->value_size) * shape->kv_heads * sizeof(uint16_t);
+        cache->row_bytes += layer->row_bytes;
+        cache->window_widest = (uint32_t) pgd_max_u64(cache->window_widest, shape->window);
+        uint32_t group = shape->query_heads / shape->kv_heads;
+        uint32_t rows = (uint32_t) pgd_min_u64(PGD_ROWS_MAX, pgd_max_u64(16, PGD_ROWS_MAX * 64u / shape->key_size));
+        layer->item_tokens = (uint32_t) pgd_max_u64(1, rows / group);
+
+        uint32_t class_index = 0;
+        while (class_index < cache->class_count && class_bytes[class_index] != layer->page_bytes) {
+            class_index++;
+        }
+        if (class_index == PGD_POOL_CLASSES_MAX) {
+            return pgd_fail(error, PAGODA_LIMIT, "the layers have more than %u different page sizes", PGD_POOL_CLASSES_MAX);
+        }
+        if (class_index == cache->class_count) {
+            class_bytes[cache->class_count++] = layer->page_bytes;
+        }
+        layer->frame_class = class_index;
+        cache->class_frames_per_block[class_index]++;
+    }
+    return PAGODA_OK;
+}
+
+/* ---- the part that does ---- */
+
+/* Blocks of which a window layer holds a page at most: the window, a batch, and a ragged end on both sides. */
+static uint64_t window_blocks(const struct pagoda_cache *cache, const struct pgd_layer *layer)
+{
+    return pgd_div_up_u64((uint64_t) layer->shape.window + cache->batch_tokens, cache->page_tokens) + 1;
+}
+
+/* Bytes of frames when the sequence has `blocks` blocks. */
+static uint64_t frame_bytes_of(const struct pagoda_cache *cache, uint64_t blocks)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        const struct pgd_layer *layer = &cache->layers[i];
+        uint64_t held = layer->shape.window == 0 ? blocks : pgd_min_u64(blocks, window_blocks(cache, layer));
+        bytes += held * pgd_round_up_u64(layer->page_bytes, PGD_FRAME_ALIGN);
+    }
+    return bytes;
+}
+
+/* The most blocks that can ever be held, whatever the budget. */
+static uint64_t blocks_limit(const struct pagoda_cache *cache)
+{
+    uint64_t limit = pgd_min_u64(PGD_BLOCKS_MAX, PGD_POSITION_MAX / cache->page_tokens);
+    bool all_windows = true;
+    uint64_t widest = 0;
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        all_windows = all_windows && cache->layers[i].shape.window != 0;
+        widest = pgd_max_u64(widest, window_blocks(cache, &cache->layers[i]));
+    }
+    if (all_windows) {
+        limit = pgd_min_u64(limit, widest);
+    }
+    if (cache->tokens_max != 0) {
+        limit = pgd_min_u64(limit, pgd_div_up_u64(cache->tokens_max, cache->page_tokens) + 1);
+    }
+    return limit;
+}
+
+static void lay_out_worker(const struct pagoda_cache *cache, struct carver *carver, struct pgd_worker *worker)
+{
+    uint64_t kernel = 0;
+    uint64_t queries = 0;
+    uint64_t rows = 0;
+    uint64_t outputs = 0;
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        const struct pgd_layer *layer = &cache->layers[i];
+        const uint32_t layer_rows = layer->item_tokens * (layer->shape.query_heads / layer->shape.kv_heads);
+        const struct pgd_attend_shape shape = {layer->shape.key_size, layer->shape.value_size, 1, 0};
+        kernel = pgd_max_u64(kernel, pgd_kernels_scratch_floats(&shape, layer_rows));
+        queries = pgd_max_u64(queries, (uint64_t) layer_rows * layer->shape.key_size);
+        outputs = pgd_max_u64(outputs, (uint64_t) layer_rows * layer->shape.value_size);
+        rows = pgd_max_u64(rows, layer_rows);
+    }
+    struct pgd_worker piece;
+    piece.kernel = carve(carver, kernel * sizeof(float));
+    piece.queries = carve(carver, queries * sizeof(float));
+    piece.rotated = carve(carver, queries * sizeof(float));
+    piece.first = carve(carver, rows * sizeof(uint32_t));
+    piece.end = carve(carver, rows * sizeof(uint32_t));
+    struct pgd_partial *partials[2] = {&piece.running, &piece.partial};
+    for (int i = 0; i < 2; i++) {
+        partials[i]->max = carve(carver, rows * sizeof(float));
+        partials[i]->sum = carve(carver, rows * sizeof(float));
+        partials[i]->out = carve(carver, outputs * sizeof(float));
+    }
+    if (carver->base != NULL) {
+        *worker = piece;
+    }
+}
+
+/* Chunks, partial results and the threads' working memory, for a table of `blocks` blocks. */
+static void lay_out_staging(struct pagoda_cache *cache, struct carver *carver, uint64_t blocks)
+{
+    uint64_t chunks = pgd_div_up_u64(blocks * cache->page_tokens, PGD_CHUNK_TOKENS) + PGD_SHIFTS_MAX + 2;
+    uint64_t floats = 0;
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        const struct pagoda_layer *shape = &cache->layers[i].shape;
+        floats = pgd_max_u64(floats, (uint64_t) shape->query_heads * (shape->value_size + 2u));
+    }
+    struct pgd_plan_chunk *plan = carve(carver, chunks * sizeof(*plan));
+    float *partials = carve(carver, chunks * floats * sizeof(*partials));
+    struct pgd_worker *workers = carve(carver, cache->threads_max * sizeof(*workers));
+    for (uint32_t i = 0; i < cache->threads_max; i++) {
+        lay_out_worker(cache, carver, workers == NULL ? NULL : &workers[i]);
+    }
+    if (carver->base != NULL) {
+        cache->plan.chunks = plan;
+        cache->plan.chunk_capacity = (uint32_t) chunks;
+        cache->partials = partials;
+        cache->workers = workers;
+    }
+}
+
+static uint64_t staging_bytes(struct pagoda_cache *cache, uint64_t blocks)
+{
+    struct carver counter = {NULL, 0};
+    lay_out_staging(cache, &counter, blocks);
+    return counter.used;
+}
+
+/* Everything but frames, for a table of `blocks` blocks and an arena of arena_bytes; UINT64_MAX: not possible. */
+static uint64_t overhead_bytes(struct pagoda_cache *cache, uint64_t blocks, uint64_t arena_bytes, const uint64_t *class_bytes)
+{
+    const uint64_t tables = pgd_add_capped_u64(pgd_table_bytes(cache->layer_count, (uint32_t) blocks),
+                                               pgd_pool_table_bytes(arena_bytes, class_bytes, cache->class_count));
+    return pgd_add_capped_u64(staging_bytes(cache, blocks), tables);
+}
+
+static uint64_t total_bytes(struct pagoda_cache *cache, uint64_t blocks, const uint64_t *class_bytes)
+{
+    const uint64_t frames = frame_bytes_of(cache, blocks);
+    return pgd_add_capped_u64(frames, overhead_bytes(cache, blocks, frames, class_bytes));
+}
+
+/* The most blocks that fit in `bytes`; 0 when not even one does. total_bytes grows with blocks. */
+static uint64_t blocks_that_fit(struct pagoda_cache *cache, uint64_t bytes, const uint64_t *class_bytes)
+{
+    uint64_t low = 0;
+    uint64_t high = blocks_limit(cache);
+    while (low < high) {
+        uint64_t middle = low + (high - low + 1) / 2;
+        if (total_bytes(cache, middle, class_bytes) <= bytes) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    return low;
+}
+
+/* Opens staging, table and pool inside `left` bytes. For OVER_BUDGET the caller words the message. */
+static enum pagoda_status open_storage(struct pagoda_cache *cache, uint64_t left, struct pagoda_error *error)
+{
+    uint64_t class_bytes[PGD_POOL_CLASSES_MAX] = {0};
+    enum pagoda_status status = size_layers(cache, class_bytes, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    uint64_t blocks = blocks_that_fit(cache, left, class_bytes);
+    if (blocks == 0) {
+        return PAGODA_OVER_BUDGET;
+    }
+    uint64_t arena = frame_bytes_of(cache, blocks);
+    if (cache->class_count > 1) {
+        /* Slabs of several classes do not pack perfectly: let the arena have all that is left. */
+        const uint64_t overhead = overhead_bytes(cache, blocks, left, class_bytes);
+        arena = overhead < left ? pgd_max_u64(arena, left - overhead) : arena;
+    }
+    const uint64_t staging = staging_bytes(cache, blocks);
+    const uint64_t tables = pgd_table_bytes(cache->layer_count, (uint32_t) blocks) +
+                            pgd_pool_table_bytes(arena, class_bytes, cache->class_count);
+    const bool admitted = pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_STAGING, staging) &&
+                          pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_TABLES, tables);
+    PGD_ASSERT(admitted); /* blocks_that_fit counted the same bytes */
+    cache->memory_bytes = (size_t) staging;
+    cache->memory = pgd_allocate(&cache->system, cache->memory_bytes);
+    if (cache->memory == NULL) {
+        return pgd_fail(error, PAGODA_NOMEM, "no memory for %llu bytes of working space", (unsigned long long) staging);
+    }
+    struct carver carver = {cache->memory, 0};
+    lay_out_staging(cache, &carver, blocks);
+    PGD_ASSERT(carver.used == staging);
+    status = pgd_table_open(&cache->system, cache->layer_count, cache->page_tokens, (uint32_t) blocks, &cache->table, error);
+    if (status == PAGODA_OK) {
+        status = pgd_pool_open(&cache->system, arena, class_bytes, cache->class_count, &cache->pool, error);
+    }
+    if (status == PAGODA_OK && !pgd_pool_can_take(cache->pool, cache->class_frames_per_block)) {
+        status = PAGODA_OVER_BUDGET;
+    }
+    cache->tokens_capacity = blocks * cache->page_tokens;
+    if (cache->tokens_max != 0) {
+        cache->tokens_capacity = pgd_min_u64(cache->tokens_capacity, cache->tokens_max);
+    }
+    return status;
+}
+
+static uint64_t base_bytes(const struct pagoda_cache_options *options)
+{
+    struct carver counter = {NULL, 0};
+    lay_out_base(options, &counter);
+    return counter.used;
+}
+
+/* Allocates the base part and copies the options into it. */
+static enum pagoda_status open_base(const struct pagoda_cache_options *options, uint64_t base, struct pagoda_cache **out,
+                                    struct pagoda_error *error)
+{
+    struct pgd_system system;
+    pgd_os_system(options->system, &system);
+    void *memory = pgd_allocate(&system, (size_t) base);
+    if (memory == NULL) {
+        return pgd_fail(error, PAGODA_NOMEM, "no memory for a cache of %u layers", options->layer_count);
+    }
+    struct carver carver = {memory, 0};
+    struct pagoda_cache *cache = lay_out_base(options, &carver);
+    cache->system = system;
+    cache->page_tokens = options->page_tokens;
+    cache->page_cells = options->page_tokens / PGD_LANES;
+    cache->batch_tokens = options->batch_tokens;
+    cache->threads_max = options->threads_max;
+    cache->tokens_max = options->tokens_max;
+    cache->close_gaps_at = options->close_gaps_at;
+    cache->on_full = options->on_full;
+    cache->policy = options->policy;
+    cache->base_bytes = (size_t) base;
+    *out = cache;
+    return PAGODA_OK;
+}
+
+enum pagoda_status pagoda_cache_budget_for(const struct pagoda_cache_options *options, uint64_t tokens, uint64_t *bytes,
+                                           struct pagoda_error *error)
+{
+    enum pagoda_status status = check_options(options, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    if (tokens == 0 || tokens > PGD_POSITION_MAX) {
+        return pgd_fail(error, PAGODA_INVALID, "a sequence has 1 to %u tokens", PGD_POSITION_MAX);
+    }
+    const uint64_t base = base_bytes(options);
+    struct pagoda_cache *cache = NULL;
+    status = open_base(options, base, &cache, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    uint64_t class_bytes[PGD_POOL_CLASSES_MAX] = {0};
+    cache->tokens_max = tokens;
+    status = size_layers(cache, class_bytes, error);
+    if (status == PAGODA_OK) {
+        const uint64_t fixed = pgd_add_capped_u64(base, options->reserved_bytes);
+        *bytes = pgd_add_capped_u64(fixed, total_bytes(cache, blocks_limit(cache), class_bytes));
+    }
+    pagoda_cache_close(cache);
+    return status;
+}
+
+/* Says what the smallest budget is: one page in each layer. */
+static enum pagoda_status fail_over_budget(const struct pagoda_cache_options *options, struct pagoda_error *error)
+{
+    uint64_t least = 0;
+    enum pagoda_status status = pagoda_cache_budget_for(options, 1, &least, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    return pgd_fail(error, PAGODA_OVER_BUDGET, "a KV budget of %.2f MiB does not hold one page of %u tokens in each of %u layers: "
+                    "it takes at least %.2f MiB", (double) options->budget_bytes / 1048576.0, options->page_tokens,
+                    options->layer_count, (double) least / 1048576.0);
+}
+
+enum pagoda_status pagoda_cache_open(const struct pagoda_cache_options *options, struct pagoda_cache **out,
+                                     struct pagoda_error *error)
+{
+    enum pagoda_status status = check_options(options, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    const struct pgd_kernels *kernels = pgd_kernels_select(options->cpu);
+    if (kernels == NULL) {
+        return pgd_fail(error, PAGODA_UNSUPPORTED, "this CPU or this build has no kernels called '%.32s'", options->cpu);
+    }
+    const uint64_t base = base_bytes(options);
+    struct pgd_ledger ledger;
+    pgd_ledger_init(&ledger, options->budget_bytes);
+    if (!pgd_ledger_take(&ledger, PAGODA_MEMORY_TABLES, base) ||
+        !pgd_ledger_take(&ledger, PAGODA_MEMORY_STAGING, options->reserved_bytes)) {
+        return fail_over_budget(options, error);
+    }
+    struct pagoda_cache *cache = NULL;
+    status = open_base(options, base, &cache, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    cache->ledger = ledger;
+    cache->kernels = kernels;
+    status = open_storage(cache, pgd_ledger_left(&ledger), error);
+    if (status != PAGODA_OK) {
+        pagoda_cache_close(cache);
+        return status == PAGODA_OVER_BUDGET ? fail_over_budget(options, error) : status;
+    }
+    *out = cache;
+    return PAGODA_OK;
+}
+
+void pagoda_cache_close(struct pagoda_cache *cache)
+{
+    if (cache == NULL) {
+        return;
+    }
+    const struct pgd_system system = cache->system;
+    pgd_pool_close(cache->pool);
+    pgd_table_close(cache->table);
+    pgd_release(&system, cache->memory, cache->memory_bytes);
+    pgd_release(&system, cache, cache->base_bytes);
+}
+
+enum pagoda_status pagoda_cache_reset(struct pagoda_cache *cache, struct pagoda_error *error)
+{
+    enum pagoda_status status = pgd_cache_check_idle(cache, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    pgd_ledger_give(&cache->ledger, PAGODA_MEMORY_KV_EXACT, cache->ledger.by_category[PAGODA_MEMORY_KV_EXACT]);
+    pgd_pool_reset(cache->pool);
+    pgd_table_reset(cache->table);
+    cache->position = 0;
+    cache->held_tokens = 0;
+    cache->rollback_floor = 0;
+    cache->released_to = 0;
+    cache->live_row_bytes = 0;
+    cache->evicted_pages = 0;
+    cache->released_pages = 0;
+    return PAGODA_OK;
+}

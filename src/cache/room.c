@@ -1,0 +1,233 @@
+/* cache/room.c - who has to leave, and what fits.
+ *
+ * Room is made before a batch opens, never inside it. The order: pages that window layers have passed
+ * are freed (nobody can see them); blocks that the policy does not want to keep leave; then, while the
+ * new pages do not fit, the policy names one block after the other. A batch that could not fit even
+ * then is refused before anything leaves.
+ */
+#include "base/number.h"
+#include "base/status.h"
+#include "cache/cache.h"
+#include "policy/policy.h"
+
+void pgd_cache_free_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
+{
+    if (pgd_table_page(cache->table, index, layer)->state == PAGODA_PAGE_ABSENT) {
+        return;
+    }
+    const uint32_t frame = pgd_table_clear_page(cache->table, index, layer);
+    const uint32_t class_index = cache->layers[layer].frame_class;
+    pgd_pool_give(cache->pool, frame);
+    pgd_ledger_give(&cache->ledger, PAGODA_MEMORY_KV_EXACT, pgd_pool_frame_bytes(cache->pool, class_index));
+    cache->live_row_bytes -= cache->layers[layer].row_bytes * pgd_table_block(cache->table, index)->count;
+}
+
+/* Removes a block none of whose pages is left. */
+static void remove_block(struct pagoda_cache *cache, uint32_t index)
+{
+    cache->held_tokens -= pgd_table_block(cache->table, index)->count;
+    pgd_table_set_pinned(cache->table, index, false);
+    pgd_table_remove(cache->table, index);
+}
+
+void pgd_cache_drop_block(struct pagoda_cache *cache, uint32_t index)
+{
+    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+        pgd_cache_free_page(cache, index, layer);
+    }
+    remove_block(cache, index);
+}
+
+static void evict(struct pagoda_cache *cache, uint32_t index)
+{
+    const struct pgd_block *block = pgd_table_block(cache->table, index);
+    PGD_ASSERT(!block->pinned);
+    cache->evicted_pages += block->pages_present;
+    pgd_cache_drop_block(cache, index);
+}
+
+/* Whether a query at `position` or later can no longer see a block that ends before `end`. */
+static bool window_has_passed(const struct pgd_layer *layer, uint64_t end, uint64_t position)
+{
+    return layer->shape.window != 0 && end + layer->shape.window <= position + 1;
+}
+
+/* Frees the pages of block `index` that their layers have passed; true when there was one. */
+static bool release_passed_pages(struct pagoda_cache *cache, uint32_t index)
+{
+    const uint64_t end = pgd_table_block(cache->table, index)->first + cache->page_tokens;
+    bool released = false;
+    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+        if (window_has_passed(&cache->layers[layer], end, cache->position) &&
+            pgd_table_page(cache->table, index, layer)->state != PAGODA_PAGE_ABSENT) {
+            pgd_cache_free_page(cache, index, layer);
+            cache->released_pages++;
+            released = true;
+        }
+    }
+    return released;
+}
+
+void pgd_cache_release_windows(struct pagoda_cache *cache)
+{
+    if (cache->window_widest == 0) {
+        return;
+    }
+    uint32_t index = pgd_table_find(cache->table, cache->released_to);
+    while (index < pgd_table_count(cache->table) && pgd_table_block(cache->table, index)->first < cache->position) {
+        if (release_passed_pages(cache, index)) {
+            cache->rollback_floor = cache->position;
+        }
+        if (pgd_table_block(cache->table, index)->pages_present == 0) {
+            remove_block(cache, index);
+        } else {
+            index++;
+        }
+    }
+    if (cache->position + 1 > cache->window_widest) {
+        cache->released_to = pgd_max_u64(cache->released_to, cache->position + 1 - cache->window_widest);
+    }
+}
+
+void pgd_cache_policy_block(const void *user, uint32_t index, struct pgd_policy_block *view)
+{
+    const struct pagoda_cache *cache = user;
+    const struct pgd_block *block = pgd_table_block(cache->table, index);
+    view->first = block->first;
+    view->count = block->count;
+    view->pinned = block->pinned;
+    view->open = index + 1 == pgd_table_count(cache->table) && block->count < cache->page_tokens;
+}
+
+static uint32_t choose(const struct pagoda_cache *cache, uint64_t end_position, bool must_free)
+{
+    const struct pgd_policy_view view = {
+        .block_count = pgd_table_count(cache->table),
+        .at = pgd_cache_policy_block,
+        .user = cache,
+        .end_position = end_position,
+        .must_free = must_free,
+    };
+    return pgd_policy_choose(&cache->policy, &view);
+}
+
+/* Tokens that still fit in the last block. */
+static uint32_t tail_room(const struct pagoda_cache *cache)
+{
+    return (uint32_t) ((cache->page_tokens - cache->position % cache->page_tokens) % cache->page_tokens);
+}
+
+static uint32_t blocks_needed(const struct pagoda_cache *cache, uint32_t count)
+{
+    const uint32_t tail = tail_room(cache);
+    return count <= tail ? 0 : (uint32_t) pgd_div_up_u64(count - tail, cache->page_tokens);
+}
+
+void pgd_cache_frames_needed(const struct pagoda_cache *cache, uint32_t count, uint32_t *needs)
+{
+    const uint32_t blocks = blocks_needed(cache, count);
+    for (uint32_t i = 0; i < cache->class_count; i++) {
+        needs[i] = cache->class_frames_per_block[i] * blocks;
+    }
+}
+
+static bool fits_now(const struct pagoda_cache *cache, uint32_t count)
+{
+    uint32_t needs[PGD_POOL_CLASSES_MAX];
+    pgd_cache_frames_needed(cache, count, needs);
+    return pgd_pool_can_take(cache->pool, needs) &&
+           pgd_table_count(cache->table) + blocks_needed(cache, count) <= pgd_table_capacity(cache->table) &&
+           (cache->tokens_max == 0 || cache->held_tokens + count <= cache->tokens_max);
+}
+
+/* What would be free once all that may leave has left: frames of each class, blocks, tokens. */
+struct potential {
+    uint32_t frames[PGD_POOL_CLASSES_MAX];
+    uint32_t blocks;
+    uint64_t tokens;
+};
+
+static void add_leaving_pages(const struct pagoda_cache *cache, uint32_t index, bool leaves, struct potential *potential)
+{
+    const uint64_t end = pgd_table_block(cache->table, index)->first + cache->page_tokens;
+    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+        const bool present = pgd_table_page(cache->table, index, layer)->state != PAGODA_PAGE_ABSENT;
+        if (present && (leaves || window_has_passed(&cache->layers[layer], end, cache->position))) {
+            potential->frames[cache->layers[layer].frame_class]++;
+        }
+    }
+}
+
+static void find_potential(const struct pagoda_cache *cache, struct potential *potential)
+{
+    *potential = (struct potential){.blocks = 0};
+    for (uint32_t i = 0; i < cache->class_count; i++) {
+        potential->frames[i] = pgd_pool_available(cache->pool, i);
+    }
+    uint64_t staying = 0;
+    const uint32_t count = pgd_table_count(cache->table);
+    for (uint32_t index = 0; index < count; index++) {
+        struct pgd_policy_block block;
+        pgd_cache_policy_block(cache, index, &block);
+        const bool leaves = cache->on_full == PAGODA_ON_FULL_EVICT && pgd_policy_may_leave(&cache->policy, &block);
+        add_leaving_pages(cache, index, leaves, potential);
+        potential->blocks += leaves ? 1 : 0;
+        staying += leaves ? 0 : block.count;
+    }
+    potential->blocks += pgd_table_capacity(cache->table) - count;
+    potential->tokens = cache->tokens_max == 0 ? UINT64_MAX : cache->tokens_max - pgd_min_u64(staying, cache->tokens_max);
+}
+
+uint32_t pagoda_cache_room(const struct pagoda_cache *cache, uint32_t wanted)
+{
+    wanted = (uint32_t) pgd_min_u64(wanted, cache->batch_tokens);
+    wanted = (uint32_t) pgd_min_u64(wanted, PGD_POSITION_MAX - cache->position);
+    if (fits_now(cache, wanted)) {
+        return wanted;
+    }
+    struct potential potential;
+    find_potential(cache, &potential);
+    uint64_t blocks = potential.blocks;
+    for (uint32_t i = 0; i < cache->class_count; i++) {
+        blocks = pgd_min_u64(blocks, potential.frames[i] / cache->class_frames_per_block[i]);
+    }
+    const uint64_t tokens = pgd_min_u64(blocks * cache->page_tokens + tail_room(cache), potential.tokens);
+    return (uint32_t) pgd_min_u64(wanted, tokens);
+}
+
+static enum pagoda_status refuse(const struct pagoda_cache *cache, uint32_t count, struct pagoda_error *error)
+{
+    const double budget = (double) cache->ledger.budget_bytes / 1048576.0;
+    if (cache->on_full == PAGODA_ON_FULL_STOP) {
+        return pgd_fail(error, PAGODA_FULL, "the KV budget is full: %.2f MiB hold %llu tokens and %u more were asked for; raise "
+                        "the budget, or let old text go (evict)", budget, (unsigned long long) cache->held_tokens, count);
+    }
+    const bool never = count > cache->tokens_capacity || cache->held_tokens == 0;
+    return pgd_fail(error, never ? PAGODA_OVER_BUDGET : PAGODA_FULL, "%u tokens do not fit at once: %.2f MiB hold %llu tokens, and "
+                    "what is pinned may not leave; raise the budget or unpin something", count, budget,
+                    (unsigned long long) cache->tokens_capacity);
+}
+
+enum pagoda_status pgd_cache_make_room(struct pagoda_cache *cache, uint32_t count, struct pagoda_error *error)
+{
+    if (count > PGD_POSITION_MAX - cache->position) {
+        return pgd_fail(error, PAGODA_LIMIT, "a sequence has at most %u tokens", PGD_POSITION_MAX);
+    }
+    if (pagoda_cache_room(cache, count) < count) {
+        return refuse(cache, count, error);
+    }
+    pgd_cache_release_windows(cache);
+    if (cache->on_full != PAGODA_ON_FULL_EVICT) {
+        return fits_now(cache, count) ? PAGODA_OK : refuse(cache, count, error);
+    }
+    const uint64_t end_position = cache->position + count;
+    for (;;) {
+        const bool must_free = !fits_now(cache, count);
+        const uint32_t victim = choose(cache, end_position, must_free);
+        if (victim == PGD_POLICY_NOBODY) {
+            /* Only several frame classes can still fail here, when slabs do not pack. */
+            return must_free ? refuse(cache, count, error) : PAGODA_OK;
+        }
+        evict(cache, victim);
+    }
+}
