@@ -1,0 +1,345 @@
+/* engine/bridge.c - see bridge.h. */
+#include "engine/bridge.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/number.h"
+#include "base/status.h"
+#include "engine/hook.h"
+#include "engine/log.h"
+#include "engine/probe.h"
+#include "ggml-cpu.h"
+#include "llama.h"
+#include "os/os.h"
+
+struct pgd_bridge {
+    const struct pgd_model *model;
+    struct llama_context *context;
+    struct ggml_threadpool *pool;
+    struct ggml_threadpool *pool_batch; /* the same as `pool` when both have as many threads */
+    struct pgd_hook *hook;
+    struct pagoda_cache *cache;
+    struct llama_batch batch;
+    uint32_t threads;
+    uint32_t threads_batch;
+    uint32_t outputs_max;
+    uint32_t last_count;   /* tokens of the last decode, whose logits are there */
+    uint32_t last_outputs;
+    uint64_t compute_bytes;
+    atomic_bool cancel;
+    bool poisoned;
+};
+
+/* ---- opening ---- */
+
+static bool should_abort(void *user)
+{
+    const struct pgd_bridge *bridge = user;
+    return atomic_load_explicit(&bridge->cancel, memory_order_relaxed);
+}
+
+static struct ggml_threadpool *new_pool(uint32_t threads)
+{
+    struct ggml_threadpool_params params = ggml_threadpool_params_default((int) threads);
+    return ggml_threadpool_new(&params);
+}
+
+static enum pagoda_status attach_pools(struct pgd_bridge *bridge, struct pagoda_error *error)
+{
+    bridge->pool = new_pool(bridge->threads);
+    bridge->pool_batch = bridge->threads_batch == bridge->threads ? bridge->pool : new_pool(bridge->threads_batch);
+    if (bridge->pool == NULL || bridge->pool_batch == NULL) {
+        return pgd_fail(error, PAGODA_NOMEM, "the system did not give %u threads", bridge->threads);
+    }
+    llama_attach_threadpool(bridge->context, bridge->pool, bridge->pool_batch);
+    return PAGODA_OK;
+}
+
+static enum pagoda_status open_context(struct pgd_bridge *bridge, struct pagoda_error *error)
+{
+    struct llama_context_params params = llama_context_default_params();
+    params.n_ctx = PGD_BRIDGE_BATCH;
+    params.n_batch = PGD_BRIDGE_BATCH;
+    params.n_ubatch = PGD_BRIDGE_BATCH;
+    params.n_seq_max = 1;
+    params.n_outputs_max = bridge->outputs_max;
+    params.n_threads = (int32_t) bridge->threads;
+    params.n_threads_batch = (int32_t) bridge->threads_batch;
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    params.type_k = GGML_TYPE_F16;
+    params.type_v = GGML_TYPE_F16;
+    params.swa_full = false;
+    params.op_offload = false;
+    params.no_perf = true;
+    params.cb_eval = pgd_hook_callback;
+    params.cb_eval_user_data = bridge->hook;
+    params.abort_callback = should_abort;
+    params.abort_callback_data = bridge;
+    pgd_log_reset();
+    bridge->context = llama_init_from_model(pgd_model_llama(bridge->model), params);
+    if (bridge->context == NULL) {
+        char reason[160];
+        pgd_log_last_error(reason, sizeof(reason));
+        return pgd_fail(error, PAGODA_UNSUPPORTED, "the engine could not set this model up: %s", reason);
+    }
+    bridge->compute_bytes = pgd_log_sum_mib("compute buffer size") + pgd_log_sum_mib("output buffer size");
+    bridge->batch = llama_batch_init((int32_t) PGD_BRIDGE_BATCH, 0, 1);
+    if (bridge->batch.token == NULL) {
+        return pgd_fail(error, PAGODA_NOMEM, "no memory for a batch");
+    }
+    return attach_pools(bridge, error);
+}
+
+/* Half of the memory that is available now, at least a MiB. */
+static uint64_t half_of_available(void)
+{
+    struct pgd_os_memory memory;
+    pgd_os_memory_read("", &memory);
+    return pgd_max_u64(memory.available_bytes / 2, 1u << 20);
+}
+
+/* --kv auto: room for everything the model was trained to see, if that fits in half of the available memory. */
+static enum pagoda_status automatic_budget(const struct pagoda_cache_options *options, uint64_t trained, uint64_t *bytes,
+                                           struct pagoda_error *error)
+{
+    const uint64_t tokens = options->tokens_max != 0 ? options->tokens_max : trained;
+    enum pagoda_status status = pagoda_cache_budget_for(options, tokens, bytes, error);
+    *bytes = pgd_min_u64(*bytes, half_of_available());
+    return status;
+}
+
+static enum pagoda_status check_gaps(const struct pgd_bridge *bridge, const struct pgd_bridge_options *options,
+                                     struct pagoda_error *error)
+{
+    for (uint32_t i = 0; i < pgd_hook_layer_count(bridge->hook); i++) {
+        const struct pgd_hook_layer *layer = pgd_hook_layer(bridge->hook, i);
+        if (layer->rope.kind == PGD_GRAPH_ROPE_UNKNOWN && options->on_full == PAGODA_ON_FULL_EVICT && !options->keep_gaps) {
+            return pgd_fail(error, PAGODA_UNSUPPORTED, "layer %d turns positions into rotations in a way that cannot be undone, so gaps "
+                            "cannot be closed past the trained length: use --keep-gaps, or --on-full stop", layer->number);
+        }
+    }
+    return PAGODA_OK;
+}
+
+static enum pagoda_status open_cache(struct pgd_bridge *bridge, const struct pgd_bridge_options *options,
+                                     struct pagoda_error *error)
+{
+    static const uint32_t default_page_tokens = 16;
+    const uint64_t trained = pgd_model_get_info(bridge->model)->trained_tokens;
+    const uint32_t count = pgd_hook_layer_count(bridge->hook);
+    struct pagoda_layer *layers = calloc(count, sizeof(*layers));
+    if (layers == NULL) {
+        return pgd_fail(error, PAGODA_NOMEM, "no memory for %u layers", count);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        layers[i] = pgd_hook_layer(bridge->hook, i)->shape;
+    }
+    struct pagoda_cache_options cache;
+    pagoda_cache_options_default(&cache);
+    cache.layers = layers;
+    cache.layer_count = count;
+    cache.page_tokens = options->page_tokens != 0 ? options->page_tokens : default_page_tokens;
+    cache.batch_tokens = PGD_BRIDGE_BATCH;
+    cache.threads_max = (uint32_t) pgd_max_u64(bridge->threads, bridge->threads_batch);
+    cache.budget_bytes = options->kv_bytes;
+    cache.tokens_max = options->tokens_max != 0 ? options->tokens_max : trained;
+    cache.close_gaps_at = options->keep_gaps ? 0 : trained;
+    cache.on_full = options->on_full;
+    cache.policy = options->policy;
+    cache.cpu = options->cpu;
+    cache.system = options->system;
+    enum pagoda_status status = PAGODA_OK;
+    if (cache.budget_bytes == 0) {
+        status = automatic_budget(&cache, trained, &cache.budget_bytes, error);
+    }
+    if (status == PAGODA_OK) {
+        status = pagoda_cache_open(&cache, &bridge->cache, error);
+    }
+    free(layers);
+    return status;
+}
+
+/* llama's own KV buffer was used by the probes and never will be again: its memory goes back. */
+static void release_stock_cache(struct pgd_bridge *bridge)
+{
+    for (uint32_t i = 0; i < pgd_hook_layer_count(bridge->hook); i++) {
+        const struct pgd_hook_layer *layer = pgd_hook_layer(bridge->hook, i);
+        for (int side = 0; side < 2; side++) {
+            pgd_os_discard(layer->cache_memory[side], layer->cache_memory_bytes[side]);
+        }
+    }
+}
+
+static uint32_t or_default(uint32_t value, uint32_t otherwise) { return value != 0 ? value : otherwise; }
+
+static enum pagoda_status open_parts(struct pgd_bridge *bridge, const struct pgd_bridge_options *options,
+                                     struct pagoda_error *error)
+{
+    enum pagoda_status status = pgd_hook_open(&bridge->hook, error);
+    if (status == PAGODA_OK) {
+        status = open_context(bridge, error);
+    }
+    if (status == PAGODA_OK) {
+        status = pgd_probe_layers(bridge->context, bridge->model, bridge->hook, error);
+    }
+    if (status == PAGODA_OK) {
+        status = check_gaps(bridge, options, error);
+    }
+    if (status == PAGODA_OK) {
+        status = open_cache(bridge, options, error);
+    }
+    if (status == PAGODA_OK) {
+        status = pgd_probe_canary(bridge->context, bridge->model, bridge->hook, bridge->cache, bridge->threads,
+                                  bridge->threads_batch, error);
+    }
+    return status;
+}
+
+enum pagoda_status pgd_bridge_open(const struct pgd_model *model, const struct pgd_bridge_options *options,
+                                   struct pgd_bridge **out, struct pagoda_error *error)
+{
+    struct pgd_bridge *bridge = calloc(1, sizeof(*bridge));
+    if (bridge == NULL) {
+        return pgd_fail(error, PAGODA_NOMEM, "no memory for the engine");
+    }
+    bridge->model = model;
+    bridge->threads = or_default(options->threads, pgd_os_cpu_count());
+    bridge->threads_batch = or_default(options->threads_batch, bridge->threads);
+    bridge->outputs_max = or_default(options->outputs_max, 1);
+    enum pagoda_status status = PAGODA_OK;
+    if (bridge->threads > PAGODA_THREADS_MAX || bridge->threads_batch > PAGODA_THREADS_MAX ||
+        bridge->outputs_max > PGD_BRIDGE_BATCH) {
+        status = pgd_fail(error, PAGODA_INVALID, "at most %u threads and %u rows of logits are possible", PAGODA_THREADS_MAX,
+                          PGD_BRIDGE_BATCH);
+    } else {
+        status = open_parts(bridge, options, error);
+    }
+    if (status != PAGODA_OK) {
+        pgd_bridge_close(bridge);
+        return status;
+    }
+    release_stock_cache(bridge);
+    *out = bridge;
+    return PAGODA_OK;
+}
+
+void pgd_bridge_close(struct pgd_bridge *bridge)
+{
+    if (bridge == NULL) {
+        return;
+    }
+    if (bridge->context != NULL) {
+        llama_free(bridge->context);
+    }
+    if (bridge->batch.token != NULL) {
+        llama_batch_free(bridge->batch);
+    }
+    if (bridge->pool_batch != NULL && bridge->pool_batch != bridge->pool) {
+        ggml_threadpool_free(bridge->pool_batch);
+    }
+    if (bridge->pool != NULL) {
+        ggml_threadpool_free(bridge->pool);
+    }
+    pagoda_cache_close(bridge->cache);
+    pgd_hook_close(bridge->hook);
+    free(bridge);
+}
+
+struct pagoda_cache *pgd_bridge_cache(struct pgd_bridge *bridge) { return bridge->cache; }
+
+const struct pgd_model *pgd_bridge_model(const struct pgd_bridge *bridge) { return bridge->model; }
+
+/* ---- decoding ---- */
+
+static void fill_batch(struct pgd_bridge *bridge, const int32_t *tokens, uint32_t count, uint32_t outputs)
+{
+    const uint64_t position = pagoda_cache_position(bridge->cache);
+    struct llama_batch *batch = &bridge->batch;
+    batch->n_tokens = (int32_t) count;
+    for (uint32_t i = 0; i < count; i++) {
+        batch->token[i] = tokens[i];
+        batch->pos[i] = (llama_pos) (position + i);
+        batch->n_seq_id[i] = 1;
+        batch->seq_id[i][0] = 0;
+        batch->logits[i] = i + outputs >= count;
+    }
+}
+
+/* Runs the filled batch; on failure the cache's batch has been aborted. */
+static enum pagoda_status run_batch(struct pgd_bridge *bridge, struct pagoda_error *error)
+{
+    const uint32_t count = (uint32_t) bridge->batch.n_tokens;
+    pgd_hook_begin(bridge->hook);
+    llama_memory_clear(llama_get_memory(bridge->context), false);
+    const int result = llama_decode(bridge->context, bridge->batch);
+    if (atomic_exchange(&bridge->cancel, false)) {
+        pagoda_cache_abort(bridge->cache);
+        return pgd_fail(error, PAGODA_CANCELLED, "cancelled");
+    }
+    if (result != 0) {
+        pagoda_cache_abort(bridge->cache);
+        return pgd_fail(error, result == -2 ? PAGODA_NOMEM : PAGODA_INVALID, "the engine could not read %u tokens (code %d)",
+                        count, result);
+    }
+    enum pagoda_status status = pgd_hook_check(bridge->hook, count == 1 ? bridge->threads : bridge->threads_batch, error);
+    if (status != PAGODA_OK) {
+        pagoda_cache_abort(bridge->cache);
+        bridge->poisoned = true;
+        return status;
+    }
+    return pagoda_cache_end(bridge->cache, error);
+}
+
+static bool tokens_are_known(const struct pgd_bridge *bridge, const int32_t *tokens, uint32_t count)
+{
+    const uint32_t vocabulary = pgd_model_get_info(bridge->model)->vocabulary;
+    for (uint32_t i = 0; i < count; i++) {
+        if (tokens[i] < 0 || (uint32_t) tokens[i] >= vocabulary) {
+            return false;
+        }
+    }
+    return true;
+}
+
+enum pagoda_status pgd_bridge_decode(struct pgd_bridge *bridge, const int32_t *tokens, uint32_t count, uint32_t outputs,
+                                     struct pagoda_error *error)
+{
+    if (bridge->poisoned) {
+        return pgd_fail(error, PAGODA_POISONED, "the engine failed before and cannot go on");
+    }
+    if (count == 0 || count > PGD_BRIDGE_BATCH || outputs > bridge->outputs_max || outputs > count ||
+        !tokens_are_known(bridge, tokens, count)) {
+        return pgd_fail(error, PAGODA_INVALID, "a decode takes 1 to %u known tokens and gives at most %u rows of logits",
+                        PGD_BRIDGE_BATCH, bridge->outputs_max);
+    }
+    bridge->last_outputs = 0;
+    enum pagoda_status status = pagoda_cache_begin(bridge->cache, count, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    fill_batch(bridge, tokens, count, outputs);
+    status = run_batch(bridge, error);
+    if (status == PAGODA_OK) {
+        bridge->last_count = count;
+        bridge->last_outputs = outputs;
+    }
+    return status;
+}
+
+const float *pgd_bridge_logits(struct pgd_bridge *bridge, uint32_t index)
+{
+    if (index >= bridge->last_outputs) {
+        return NULL;
+    }
+    return llama_get_logits_ith(bridge->context, (int32_t) (bridge->last_count - bridge->last_outputs + index));
+}
+
+void pgd_bridge_cancel(struct pgd_bridge *bridge) { atomic_store(&bridge->cancel, true); }
+
+void pgd_bridge_memory(const struct pgd_bridge *bridge, struct pgd_bridge_memory *memory)
+{
+    memory->weights_bytes = pgd_model_get_info(bridge->model)->weights_bytes;
+    memory->compute_bytes = bridge->compute_bytes;
+}

@@ -1,0 +1,70 @@
+/* engine/bridge.h - stock libllama with pagoda's attention inside.
+ *
+ * A bridge joins one model, one llama_context as long as one batch, and one pagoda cache. In the
+ * scheduler's ask pass the cache-writing and attention nodes of the graph are rewritten into custom
+ * operations that call pagoda_cache_ingest and pagoda_cache_attend inside ggml's own thread team.
+ * Positions are true positions; llama's own KV buffer is only touched while the bridge proves itself.
+ *
+ * The canary: at open a few tokens run once through the stock path and once through pagoda's; the
+ * outputs must agree within f16 noise, and every attention layer must have been reached once.
+ *
+ * Threads: one thread owns a bridge.
+ */
+#ifndef PGD_ENGINE_BRIDGE_H
+#define PGD_ENGINE_BRIDGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/model.h"
+#include "pagoda/pagoda.h"
+
+#define PGD_BRIDGE_BATCH 256u /* most tokens of one decode, and the length of llama's own context */
+
+struct pgd_bridge_options {
+    uint64_t kv_bytes;     /* the hard budget of all KV state; 0: automatic (design.md section 7) */
+    uint64_t tokens_max;   /* -c: most tokens held at once; 0: as many as the budget holds */
+    uint32_t page_tokens;  /* 0: 16 */
+    uint32_t threads;      /* decode; 0: all CPUs */
+    uint32_t threads_batch; /* prefill; 0: as threads */
+    uint32_t outputs_max;  /* most logit rows of one decode; 0: 1 */
+    enum pagoda_on_full on_full;
+    struct pagoda_policy policy;
+    bool keep_gaps;        /* do not close position gaps past the trained length */
+    const char *cpu;       /* kernel level; NULL: best */
+    const struct pagoda_system *system;
+};
+
+struct pgd_bridge;
+
+/* Errors: OVER_BUDGET, UNSUPPORTED (the canary or the structure check failed; the message says which),
+ * NOMEM, INVALID. */
+PAGODA_MUST_CHECK enum pagoda_status pgd_bridge_open(const struct pgd_model *model,
+                                                     const struct pgd_bridge_options *options,
+                                                     struct pgd_bridge **bridge, struct pagoda_error *error);
+void pgd_bridge_close(struct pgd_bridge *bridge);
+
+/* The cache, for account, pins, policy, map. Do not open batches on it. */
+struct pagoda_cache *pgd_bridge_cache(struct pgd_bridge *bridge);
+const struct pgd_model *pgd_bridge_model(const struct pgd_bridge *bridge);
+
+/* Appends `count` tokens (1 .. PGD_BRIDGE_BATCH) at the end of the sequence and computes logits for the
+ * last `outputs` of them (0 .. outputs_max). On failure the sequence is as before. Errors: FULL,
+ * OVER_BUDGET, CANCELLED (pgd_bridge_cancel), INVALID, NOMEM, POISONED. */
+PAGODA_MUST_CHECK enum pagoda_status pgd_bridge_decode(struct pgd_bridge *bridge, const int32_t *tokens, uint32_t count,
+                                                       uint32_t outputs, struct pagoda_error *error);
+
+/* Logits of output `index` (0 .. outputs-1) of the last decode: [vocabulary], valid until the next one. */
+const float *pgd_bridge_logits(struct pgd_bridge *bridge, uint32_t index);
+
+/* Makes the decode that is running, or the next one, end with CANCELLED as soon as it can. Async-signal-safe. */
+void pgd_bridge_cancel(struct pgd_bridge *bridge);
+
+/* Memory that the bridge itself accounts for, beside the cache. */
+struct pgd_bridge_memory {
+    uint64_t weights_bytes; /* tensors of the model */
+    uint64_t compute_bytes; /* llama's compute and output buffers */
+};
+void pgd_bridge_memory(const struct pgd_bridge *bridge, struct pgd_bridge_memory *memory);
+
+#endif
