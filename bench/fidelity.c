@@ -64,7 +64,8 @@ int main(int argc, char **argv)
     const uint32_t step = (uint32_t) bench_number(argc, argv, "--step", 64);
     struct pgd_model *model = bench_open_model(argc, argv);
     const uint32_t vocabulary = pgd_model_get_info(model)->vocabulary;
-    int32_t *tokens = bench_tokens(model, bench_option(argc, argv, "--text", "build/texts/debian-handbook.txt"), 0, count + 1);
+    int32_t *tokens =
+        bench_tokens(model, bench_option(argc, argv, "--text", "build/texts/debian-handbook.txt"), 0, count + 1);
     struct engines engines;
     open_engines(model, count, step, &engines);
 
@@ -79,14 +80,16 @@ int main(int argc, char **argv)
         const uint32_t now = count - done < step ? (uint32_t) (count - done) : step;
         run_step(&engines, tokens + done, now);
         for (uint32_t row = 0; row < now; row++) {
+            struct pgd_score_row rows[ENGINES];
             for (int e = 0; e < ENGINES; e++) {
-                nll[e] += pgd_score_nll(logits(&engines, e, row), vocabulary, tokens[done + row + 1]);
+                rows[e] = pgd_score_row(logits(&engines, e, row), vocabulary);
+                nll[e] += pgd_score_nll(&rows[e], tokens[done + row + 1]);
             }
             for (int p = 0; p < 3; p++) {
-                const float *a = logits(&engines, pairs[p].a, row);
-                const float *b = logits(&engines, pairs[p].b, row);
-                pairs[p].kld += pgd_score_kld(a, b, vocabulary);
-                pairs[p].top_differs += pgd_score_top(a, vocabulary) != pgd_score_top(b, vocabulary);
+                const struct pgd_score_row *a = &rows[pairs[p].a];
+                const struct pgd_score_row *b = &rows[pairs[p].b];
+                pairs[p].kld += pgd_score_kld(a, b);
+                pairs[p].top_differs += pgd_score_top(a->logits, vocabulary) != pgd_score_top(b->logits, vocabulary);
             }
         }
         done += now;

@@ -91,15 +91,18 @@ static char *format(const struct pgd_model *model, const struct pgd_message *mes
 }
 
 /* Tokens of what message `count - 1` adds to the conversation, or of the header of a reply. */
-static struct segment segment_of(const struct pgd_model *model, const struct pgd_message *messages, size_t count, bool header)
+static struct segment segment_of(const struct pgd_model *model, const struct pgd_message *messages, size_t count,
+                                 bool header)
 {
-    char *before = count == 0 || (count == 1 && !header) ? NULL : format(model, messages, header ? count : count - 1, false);
+    char *before =
+        count == 0 || (count == 1 && !header) ? NULL : format(model, messages, header ? count : count - 1, false);
     char *after = format(model, messages, count, header);
     const size_t skip = before == NULL ? 0 : strlen(before);
     struct segment segment = {.tokens = NULL};
     size_t tokens = 0;
-    bench_check(pgd_model_tokenize(model, after + skip, strlen(after) - skip, count == 1 && !header, true, &segment.tokens, &tokens,
-                                   &error), &error, "tokenize");
+    bench_check(pgd_model_tokenize(model, after + skip, strlen(after) - skip, count == 1 && !header, true,
+                                   &segment.tokens, &tokens, &error),
+                &error, "tokenize");
     segment.count = tokens;
     free(before);
     free(after);
@@ -153,13 +156,13 @@ static void make_stream(const struct pgd_model *model, struct stream *stream)
     const struct pgd_bridge_options options = {.outputs_max = 1};
     struct pgd_bridge *bridge = NULL;
     bench_check(pgd_bridge_open(model, &options, &bridge, &error), &error, "pagoda");
-    stream->messages[0] = (struct pgd_message){"system", system_prompt};
+    stream->messages[0] = (struct pgd_message) {"system", system_prompt};
     add_segment(bridge, stream, 0);
     for (size_t turn = 0; turn < TURNS; turn++) {
-        stream->messages[1 + 2 * turn] = (struct pgd_message){"user", questions[turn]};
+        stream->messages[1 + 2 * turn] = (struct pgd_message) {"user", questions[turn]};
         add_segment(bridge, stream, 1 + 2 * turn);
         stream->replies[turn] = make_reply(bridge, stream->messages, 2 + 2 * turn);
-        stream->messages[2 + 2 * turn] = (struct pgd_message){"assistant", stream->replies[turn]};
+        stream->messages[2 + 2 * turn] = (struct pgd_message) {"assistant", stream->replies[turn]};
         add_segment(bridge, stream, 2 + 2 * turn);
     }
     pgd_bridge_close(bridge);
@@ -205,7 +208,7 @@ static double ask(struct pgd_bridge *bridge, struct stream *stream, const struct
 {
     const struct pgd_model *model = pgd_bridge_model(bridge);
     const uint32_t vocabulary = pgd_model_get_info(model)->vocabulary;
-    stream->messages[MESSAGES] = (struct pgd_message){"user", probe->question};
+    stream->messages[MESSAGES] = (struct pgd_message) {"user", probe->question};
     struct segment question = segment_of(model, stream->messages, MESSAGES + 1, false);
     struct segment header = segment_of(model, stream->messages, MESSAGES + 1, true);
     feed(bridge, question.tokens, question.count);
@@ -214,14 +217,16 @@ static double ask(struct pgd_bridge *bridge, struct stream *stream, const struct
     int32_t *word = NULL;
     size_t opening_count = 0;
     size_t word_count = 0;
-    bench_check(pgd_model_tokenize(model, probe->opening, strlen(probe->opening), false, false, &opening, &opening_count, &error),
+    bench_check(pgd_model_tokenize(model, probe->opening, strlen(probe->opening), false, false, &opening,
+                                   &opening_count, &error),
                 &error, "tokenize");
-    bench_check(pgd_model_tokenize(model, probe->word, strlen(probe->word), false, false, &word, &word_count, &error), &error,
-                "tokenize");
+    bench_check(pgd_model_tokenize(model, probe->word, strlen(probe->word), false, false, &word, &word_count, &error),
+                &error, "tokenize");
     feed(bridge, opening, opening_count);
     double nll = 0;
     for (size_t i = 0; i < word_count; i++) {
-        nll += pgd_score_nll(pgd_bridge_logits(bridge, 0), vocabulary, word[i]);
+        const struct pgd_score_row row = pgd_score_row(pgd_bridge_logits(bridge, 0), vocabulary);
+        nll += pgd_score_nll(&row, word[i]);
         feed(bridge, &word[i], 1);
     }
     free(question.tokens);
@@ -240,8 +245,9 @@ static void run(const struct pgd_model *model, struct stream *stream, const stru
     const struct segment *rule = &stream->segments[0];
     const struct segment *fact = &stream->segments[1 + 2 * (FACT_TURN - 1)];
     for (int p = 0; p < PROBES; p++) {
-        const struct pgd_bridge_options options = {
-            .tokens_max = setting->whole ? 0 : hold, .on_full = PAGODA_ON_FULL_EVICT, .policy = {.kind = setting->policy}};
+        const struct pgd_bridge_options options = {.tokens_max = setting->whole ? 0 : hold,
+                                                   .on_full = PAGODA_ON_FULL_EVICT,
+                                                   .policy = {.kind = setting->policy}};
         struct pgd_bridge *bridge = NULL;
         bench_check(pgd_bridge_open(model, &options, &bridge, &error), &error, "pagoda");
         struct pagoda_cache *cache = pgd_bridge_cache(bridge);
@@ -259,8 +265,8 @@ static void run(const struct pgd_model *model, struct stream *stream, const stru
     }
     printf("| %-36s | %5llu | %5llu | %3llu / %-3llu | %3llu / %-3llu | %6.2f | %6.2f |\n", setting->name,
            (unsigned long long) account.ram, (unsigned long long) account.dropped, (unsigned long long) rule_held,
-           (unsigned long long) rule->count, (unsigned long long) fact_held, (unsigned long long) fact->count, nll[RULE],
-           nll[FACT]);
+           (unsigned long long) rule->count, (unsigned long long) fact_held, (unsigned long long) fact->count,
+           nll[RULE], nll[FACT]);
     fflush(stdout);
 }
 
@@ -281,7 +287,8 @@ int main(int argc, char **argv)
     };
     printf("%s: %d turns, %llu tokens, room for %llu\n\n", pgd_model_get_info(model)->name, TURNS,
            (unsigned long long) stream.total, (unsigned long long) hold);
-    printf("| policy | held | dropped | rule in memory | fact in memory | NLL of rule | NLL of fact |\n|---|---|---|---|---|---|---|\n");
+    printf("| policy | held | dropped | rule in memory | fact in memory | NLL of rule | NLL of fact "
+           "|\n|---|---|---|---|---|---|---|\n");
     for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
         run(model, &stream, &settings[i], hold);
     }

@@ -28,8 +28,9 @@ struct engine {
 static void decode(struct engine *engine, const int32_t *tokens, uint32_t count, uint32_t outputs)
 {
     struct pagoda_error error;
-    enum pagoda_status status = engine->stock != NULL ? pgd_stock_decode(engine->stock, tokens, count, outputs, &error)
-                                                      : pgd_bridge_decode(engine->bridge, tokens, count, outputs, &error);
+    enum pagoda_status status = engine->stock != NULL
+                                    ? pgd_stock_decode(engine->stock, tokens, count, outputs, &error)
+                                    : pgd_bridge_decode(engine->bridge, tokens, count, outputs, &error);
     bench_check(status, &error, engine->name);
 }
 
@@ -70,14 +71,15 @@ static double time_prefill(struct engine *engine, const int32_t *tokens, uint64_
     return PREFILL / (bench_seconds() - start);
 }
 
-static uint32_t open_engines(int argc, char **argv, const struct pgd_model *model, uint64_t tokens, struct engine *engines)
+static uint32_t open_engines(int argc, char **argv, const struct pgd_model *model, uint64_t tokens,
+                             struct engine *engines)
 {
     struct pagoda_error error;
     const uint32_t threads = (uint32_t) bench_number(argc, argv, "--threads", 0);
     const struct pgd_stock_options stock[] = {
         {.path = PGD_STOCK_FLASH}, {.path = PGD_STOCK_CLASSIC}, {.path = PGD_STOCK_FLASH, .quantized = true}};
     const struct pgd_bridge_options options = {.tokens_max = tokens, .threads = threads};
-    engines[0] = (struct engine){.name = "pagoda f16"};
+    engines[0] = (struct engine) {.name = "pagoda f16"};
     bench_check(pgd_bridge_open(model, &options, &engines[0].bridge, &error), &error, "pagoda");
     for (uint32_t i = 0; i < 3; i++) {
         struct pgd_stock_options with = stock[i];
@@ -85,7 +87,7 @@ static uint32_t open_engines(int argc, char **argv, const struct pgd_model *mode
         with.batch_tokens = CHUNK;
         with.outputs_max = 1;
         with.threads = threads;
-        engines[1 + i] = (struct engine){.name = pgd_stock_name(&with)};
+        engines[1 + i] = (struct engine) {.name = pgd_stock_name(&with)};
         bench_check(pgd_stock_open(model, &with, &engines[1 + i].stock, &error), &error, engines[1 + i].name);
     }
     return ENGINES;
@@ -126,11 +128,13 @@ int main(int argc, char **argv)
     const uint32_t count = (uint32_t) bench_number(argc, argv, "--tokens", 32);
     struct pgd_model *model = bench_open_model(argc, argv);
     const uint64_t total = depths[depth_count - 1] + PREFILL + count;
-    int32_t *tokens = bench_tokens(model, bench_option(argc, argv, "--text", "build/texts/debian-handbook.txt"), 0, total);
+    int32_t *tokens =
+        bench_tokens(model, bench_option(argc, argv, "--text", "build/texts/debian-handbook.txt"), 0, total);
     struct engine engines[ENGINES];
     open_engines(argc, argv, model, total, engines);
 
-    printf("%s; tokens a second, medians of %u runs; ratio: pagoda / best stock path\n\n", pgd_model_get_info(model)->name, runs);
+    printf("%s; tokens a second, medians of %u runs; ratio: pagoda / best stock path\n\n",
+           pgd_model_get_info(model)->name, runs);
     printf("| what         |  depth |");
     for (int e = 0; e < ENGINES; e++) {
         printf(" %s |", engines[e].name);

@@ -17,7 +17,9 @@
 
 static enum pagoda_policy_kind policy_named(const char *name)
 {
-    return strcmp(name, "window") == 0 ? PAGODA_POLICY_WINDOW : strcmp(name, "fifo") == 0 ? PAGODA_POLICY_FIFO : PAGODA_POLICY_SINK;
+    return strcmp(name, "window") == 0 ? PAGODA_POLICY_WINDOW
+           : strcmp(name, "fifo") == 0 ? PAGODA_POLICY_FIFO
+                                       : PAGODA_POLICY_SINK;
 }
 
 int main(int argc, char **argv)
@@ -28,7 +30,8 @@ int main(int argc, char **argv)
     const char *policy = bench_option(argc, argv, "--policy", "sink");
     struct pgd_model *model = bench_open_model(argc, argv);
     const uint32_t vocabulary = pgd_model_get_info(model)->vocabulary;
-    int32_t *tokens = bench_tokens(model, bench_option(argc, argv, "--text", "build/texts/debian-handbook.txt"), 0, count + 1);
+    int32_t *tokens =
+        bench_tokens(model, bench_option(argc, argv, "--text", "build/texts/debian-handbook.txt"), 0, count + 1);
     const struct pgd_bridge_options options = {
         .tokens_max = hold,
         .outputs_max = chunk,
@@ -52,7 +55,8 @@ int main(int argc, char **argv)
             const uint32_t now = end - done < chunk ? (uint32_t) (end - done) : chunk;
             bench_check(pgd_bridge_decode(bridge, tokens + done, now, now, &error), &error, "decode");
             for (uint32_t row = 0; row < now; row++) {
-                nll[part] += pgd_score_nll(pgd_bridge_logits(bridge, row), vocabulary, tokens[done + row + 1]);
+                const struct pgd_score_row scored = pgd_score_row(pgd_bridge_logits(bridge, row), vocabulary);
+                nll[part] += pgd_score_nll(&scored, tokens[done + row + 1]);
             }
             done += now;
         }
@@ -65,8 +69,9 @@ int main(int argc, char **argv)
     const double last_quarter = (nll[6] + nll[7]) / 2;
     struct pagoda_memory memory;
     pagoda_cache_memory(pgd_bridge_cache(bridge), &memory);
-    printf("  last quarter against second: %+.2f %%; KV peak %.2f of %.2f MiB\n", 100 * (last_quarter / second_quarter - 1),
-           (double) memory.peak_bytes / 1048576.0, (double) memory.budget_bytes / 1048576.0);
+    printf("  last quarter against second: %+.2f %%; KV peak %.2f of %.2f MiB\n",
+           100 * (last_quarter / second_quarter - 1), (double) memory.peak_bytes / 1048576.0,
+           (double) memory.budget_bytes / 1048576.0);
     pgd_bridge_close(bridge);
     pgd_model_close(model);
     free(tokens);

@@ -25,7 +25,7 @@ struct pgd_bridge {
     uint32_t threads;
     uint32_t threads_batch;
     uint32_t outputs_max;
-    uint32_t last_count;   /* tokens of the last decode, whose logits are there */
+    uint32_t last_count; /* tokens of the last decode, whose logits are there */
     uint32_t last_outputs;
     uint64_t compute_bytes;
     atomic_bool cancel;
@@ -101,8 +101,8 @@ static uint64_t half_of_available(void)
 }
 
 /* --kv auto: room for everything the model was trained to see, if that fits in half of the available memory. */
-static enum pagoda_status automatic_budget(const struct pagoda_cache_options *options, uint64_t trained, uint64_t *bytes,
-                                           struct pagoda_error *error)
+static enum pagoda_status automatic_budget(const struct pagoda_cache_options *options, uint64_t trained,
+                                           uint64_t *bytes, struct pagoda_error *error)
 {
     const uint64_t tokens = options->tokens_max != 0 ? options->tokens_max : trained;
     enum pagoda_status status = pagoda_cache_budget_for(options, tokens, bytes, error);
@@ -115,9 +115,12 @@ static enum pagoda_status check_gaps(const struct pgd_bridge *bridge, const stru
 {
     for (uint32_t i = 0; i < pgd_hook_layer_count(bridge->hook); i++) {
         const struct pgd_hook_layer *layer = pgd_hook_layer(bridge->hook, i);
-        if (layer->rope.kind == PGD_GRAPH_ROPE_UNKNOWN && options->on_full == PAGODA_ON_FULL_EVICT && !options->keep_gaps) {
-            return pgd_fail(error, PAGODA_UNSUPPORTED, "layer %d turns positions into rotations in a way that cannot be undone, so gaps "
-                            "cannot be closed past the trained length: use --keep-gaps, or --on-full stop", layer->number);
+        if (layer->rope.kind == PGD_GRAPH_ROPE_UNKNOWN && options->on_full == PAGODA_ON_FULL_EVICT &&
+            !options->keep_gaps) {
+            return pgd_fail(error, PAGODA_UNSUPPORTED,
+                            "layer %d turns positions into rotations in a way that cannot be undone, so gaps "
+                            "cannot be closed past the trained length: use --keep-gaps, or --on-full stop",
+                            layer->number);
         }
     }
     return PAGODA_OK;
@@ -172,7 +175,10 @@ static void release_stock_cache(struct pgd_bridge *bridge)
     }
 }
 
-static uint32_t or_default(uint32_t value, uint32_t otherwise) { return value != 0 ? value : otherwise; }
+static uint32_t or_default(uint32_t value, uint32_t otherwise)
+{
+    return value != 0 ? value : otherwise;
+}
 
 static enum pagoda_status open_parts(struct pgd_bridge *bridge, const struct pgd_bridge_options *options,
                                      struct pagoda_error *error)
@@ -211,8 +217,8 @@ enum pagoda_status pgd_bridge_open(const struct pgd_model *model, const struct p
     enum pagoda_status status = PAGODA_OK;
     if (bridge->threads > PAGODA_THREADS_MAX || bridge->threads_batch > PAGODA_THREADS_MAX ||
         bridge->outputs_max > PGD_BRIDGE_BATCH) {
-        status = pgd_fail(error, PAGODA_INVALID, "at most %u threads and %u rows of logits are possible", PAGODA_THREADS_MAX,
-                          PGD_BRIDGE_BATCH);
+        status = pgd_fail(error, PAGODA_INVALID, "at most %u threads and %u rows of logits are possible",
+                          PAGODA_THREADS_MAX, PGD_BRIDGE_BATCH);
     } else {
         status = open_parts(bridge, options, error);
     }
@@ -247,9 +253,15 @@ void pgd_bridge_close(struct pgd_bridge *bridge)
     free(bridge);
 }
 
-struct pagoda_cache *pgd_bridge_cache(struct pgd_bridge *bridge) { return bridge->cache; }
+struct pagoda_cache *pgd_bridge_cache(struct pgd_bridge *bridge)
+{
+    return bridge->cache;
+}
 
-const struct pgd_model *pgd_bridge_model(const struct pgd_bridge *bridge) { return bridge->model; }
+const struct pgd_model *pgd_bridge_model(const struct pgd_bridge *bridge)
+{
+    return bridge->model;
+}
 
 /* ---- decoding ---- */
 
@@ -280,10 +292,11 @@ static enum pagoda_status run_batch(struct pgd_bridge *bridge, struct pagoda_err
     }
     if (result != 0) {
         pagoda_cache_abort(bridge->cache);
-        return pgd_fail(error, result == -2 ? PAGODA_NOMEM : PAGODA_INVALID, "the engine could not read %u tokens (code %d)",
-                        count, result);
+        return pgd_fail(error, result == -2 ? PAGODA_NOMEM : PAGODA_INVALID,
+                        "the engine could not read %u tokens (code %d)", count, result);
     }
-    enum pagoda_status status = pgd_hook_check(bridge->hook, count == 1 ? bridge->threads : bridge->threads_batch, error);
+    enum pagoda_status status =
+        pgd_hook_check(bridge->hook, count == 1 ? bridge->threads : bridge->threads_batch, error);
     if (status != PAGODA_OK) {
         pagoda_cache_abort(bridge->cache);
         bridge->poisoned = true;
@@ -311,8 +324,9 @@ enum pagoda_status pgd_bridge_decode(struct pgd_bridge *bridge, const int32_t *t
     }
     if (count == 0 || count > PGD_BRIDGE_BATCH || outputs > bridge->outputs_max || outputs > count ||
         !tokens_are_known(bridge, tokens, count)) {
-        return pgd_fail(error, PAGODA_INVALID, "a decode takes 1 to %u known tokens and gives at most %u rows of logits",
-                        PGD_BRIDGE_BATCH, bridge->outputs_max);
+        return pgd_fail(error, PAGODA_INVALID,
+                        "a decode takes 1 to %u known tokens and gives at most %u rows of logits", PGD_BRIDGE_BATCH,
+                        bridge->outputs_max);
     }
     bridge->last_outputs = 0;
     enum pagoda_status status = pagoda_cache_begin(bridge->cache, count, error);
@@ -336,7 +350,10 @@ const float *pgd_bridge_logits(struct pgd_bridge *bridge, uint32_t index)
     return llama_get_logits_ith(bridge->context, (int32_t) (bridge->last_count - bridge->last_outputs + index));
 }
 
-void pgd_bridge_cancel(struct pgd_bridge *bridge) { atomic_store(&bridge->cancel, true); }
+void pgd_bridge_cancel(struct pgd_bridge *bridge)
+{
+    atomic_store(&bridge->cancel, true);
+}
 
 void pgd_bridge_memory(const struct pgd_bridge *bridge, struct pgd_bridge_memory *memory)
 {

@@ -8,8 +8,17 @@
 #include "ggml.h"
 
 /* Parameters of a ROPE node, as ggml.c lays them out in op_params. */
-enum { ROPE_DIMS = 1, ROPE_MODE = 2, ROPE_CONTEXT = 4, ROPE_BASE = 5, ROPE_SCALE = 6, ROPE_EXT = 7,
-       ROPE_BETA_FAST = 9, ROPE_BETA_SLOW = 10, ROPE_OFFSET = 15 };
+enum {
+    ROPE_DIMS = 1,
+    ROPE_MODE = 2,
+    ROPE_CONTEXT = 4,
+    ROPE_BASE = 5,
+    ROPE_SCALE = 6,
+    ROPE_EXT = 7,
+    ROPE_BETA_FAST = 9,
+    ROPE_BETA_SLOW = 10,
+    ROPE_OFFSET = 15
+};
 
 static float float_param(const struct ggml_tensor *node, int index)
 {
@@ -116,28 +125,21 @@ static void read_rope_node(const struct ggml_tensor *node, struct pgd_graph_rope
 
 void pgd_graph_read_rope(const struct ggml_tensor *node, struct pgd_graph_rope *rope)
 {
-    *rope = (struct pgd_graph_rope){.kind = PGD_GRAPH_ROPE_UNKNOWN};
+    *rope = (struct pgd_graph_rope) {.kind = PGD_GRAPH_ROPE_UNKNOWN};
     const struct ggml_tensor *at = node->src[0];
     while (at != NULL) {
         switch ((int) at->op) {
-        case GGML_OP_ROPE:
-            read_rope_node(at, rope);
-            return;
+        case GGML_OP_ROPE: read_rope_node(at, rope); return;
         case GGML_OP_VIEW: /* these keep, or commute with, a rotation */
         case GGML_OP_RESHAPE:
         case GGML_OP_PERMUTE:
         case GGML_OP_TRANSPOSE:
         case GGML_OP_CONT:
         case GGML_OP_SCALE:
-        case GGML_OP_RMS_NORM:
-            at = at->src[0];
-            break;
+        case GGML_OP_RMS_NORM: at = at->src[0]; break;
         case GGML_OP_MUL_MAT: /* the projection: nothing rotated on the way */
-        case GGML_OP_ADD:
-            rope->kind = PGD_GRAPH_ROPE_NONE;
-            return;
-        default:
-            return;
+        case GGML_OP_ADD: rope->kind = PGD_GRAPH_ROPE_NONE; return;
+        default: return;
         }
     }
 }
@@ -154,8 +156,7 @@ bool pgd_graph_mask_hides(const struct ggml_tensor *node, int64_t query, int64_t
         return false;
     }
     const char *row = (const char *) mask->data + (size_t) query * mask->nb[1];
-    const float value = mask->type == GGML_TYPE_F16
-                            ? ggml_fp16_to_fp32(((const ggml_fp16_t *) (const void *) row)[key])
-                            : ((const float *) (const void *) row)[key];
+    const float value = mask->type == GGML_TYPE_F16 ? ggml_fp16_to_fp32(((const ggml_fp16_t *) (const void *) row)[key])
+                                                    : ((const float *) (const void *) row)[key];
     return isinf(value);
 }

@@ -18,9 +18,9 @@ struct ggml_tensor;
 
 /* RoPE as a graph applies it to the queries of one layer. */
 enum pgd_graph_rope_kind {
-    PGD_GRAPH_ROPE_NONE,    /* this layer does not rotate */
-    PGD_GRAPH_ROPE_PLAIN,   /* one angle per pair, linear in the position: can be undone by a rotation */
-    PGD_GRAPH_ROPE_UNKNOWN  /* something else (multi-axis, offsets, unknown operations on the way) */
+    PGD_GRAPH_ROPE_NONE,   /* this layer does not rotate */
+    PGD_GRAPH_ROPE_PLAIN,  /* one angle per pair, linear in the position: can be undone by a rotation */
+    PGD_GRAPH_ROPE_UNKNOWN /* something else (multi-axis, offsets, unknown operations on the way) */
 };
 
 #define PGD_GRAPH_PAIRS_MAX 512u
@@ -45,7 +45,8 @@ int32_t pgd_graph_attention_layer(const struct ggml_tensor *node);
  * of the keys), ALiBi, values of another layer. */
 const char *pgd_graph_attention_problem(const struct ggml_tensor *node);
 
-/* Walks back from an attention node's queries to the ROPE node that rotated them. Data of frequency factors must be there. */
+/* Walks back from an attention node's queries to the ROPE node that rotated them. The data of frequency factors must
+ * be there. */
 void pgd_graph_read_rope(const struct ggml_tensor *node, struct pgd_graph_rope *rope);
 
 /* Whether the mask of an attention node hides key `key` from query `query`: only in the ask pass, when

@@ -56,13 +56,25 @@ void pgd_hook_close(struct pgd_hook *hook)
     }
 }
 
-void pgd_hook_set_mode(struct pgd_hook *hook, enum pgd_hook_mode mode) { hook->mode = mode; }
+void pgd_hook_set_mode(struct pgd_hook *hook, enum pgd_hook_mode mode)
+{
+    hook->mode = mode;
+}
 
-void pgd_hook_set_cache(struct pgd_hook *hook, struct pagoda_cache *cache) { hook->cache = cache; }
+void pgd_hook_set_cache(struct pgd_hook *hook, struct pagoda_cache *cache)
+{
+    hook->cache = cache;
+}
 
-uint32_t pgd_hook_layer_count(const struct pgd_hook *hook) { return hook->layer_count; }
+uint32_t pgd_hook_layer_count(const struct pgd_hook *hook)
+{
+    return hook->layer_count;
+}
 
-struct pgd_hook_layer *pgd_hook_layer(struct pgd_hook *hook, uint32_t index) { return &hook->layers[index]; }
+struct pgd_hook_layer *pgd_hook_layer(struct pgd_hook *hook, uint32_t index)
+{
+    return &hook->layers[index];
+}
 
 void pgd_hook_begin(struct pgd_hook *hook)
 {
@@ -89,7 +101,8 @@ enum pagoda_status pgd_hook_check(struct pgd_hook *hook, uint32_t threads, struc
     }
     const enum pagoda_status status = (enum pagoda_status) atomic_load(&hook->status);
     if (status != PAGODA_OK) {
-        return pgd_fail(error, status, "an attention operation failed inside the engine: %s", pagoda_status_name(status));
+        return pgd_fail(error, status, "an attention operation failed inside the engine: %s",
+                        pagoda_status_name(status));
     }
     if (hook->layer_count == 0) {
         return pgd_fail(error, PAGODA_UNSUPPORTED, "no attention layer was found in this model's graph");
@@ -102,8 +115,10 @@ enum pagoda_status pgd_hook_check(struct pgd_hook *hook, uint32_t threads, struc
         for (int kind = 0; kind < OP_KINDS; kind++) {
             const unsigned calls = atomic_load(&hook->ops[layer][kind].calls);
             if (calls != threads) {
-                return pgd_fail(error, PAGODA_UNSUPPORTED, "the engine's graph did not reach pagoda as it must: %s of layer %d was "
-                                "run by %u threads instead of %u", names[kind], hook->layers[layer].number, calls, threads);
+                return pgd_fail(error, PAGODA_UNSUPPORTED,
+                                "the engine's graph did not reach pagoda as it must: %s of layer %d was "
+                                "run by %u threads instead of %u",
+                                names[kind], hook->layers[layer].number, calls, threads);
             }
         }
     }
@@ -144,13 +159,14 @@ static void observe_attention(struct pgd_hook *hook, const struct ggml_tensor *n
     const char *problem = pgd_graph_attention_problem(node);
     struct pgd_hook_layer *layer = find_layer(hook, number, true);
     if (problem != NULL || layer == NULL) {
-        set_problem(hook, number, problem != NULL ? problem : "there are more attention layers than this version holds");
+        set_problem(hook, number,
+                    problem != NULL ? problem : "there are more attention layers than this version holds");
         return;
     }
     const struct ggml_tensor *q = node->src[0];
     const struct ggml_tensor *sinks = node->src[4];
     pgd_graph_read_rope(node, &layer->rope);
-    layer->shape = (struct pagoda_layer){
+    layer->shape = (struct pagoda_layer) {
         .kv_heads = (uint32_t) node->src[1]->ne[2],
         .query_heads = (uint32_t) q->ne[2],
         .key_size = (uint32_t) q->ne[0],
@@ -159,7 +175,8 @@ static void observe_attention(struct pgd_hook *hook, const struct ggml_tensor *n
         .scale = float_param(node, 0),
         .softcap = float_param(node, 2),
         .sinks = sinks == NULL ? NULL : sinks->data,
-        .rope = {.pair_count = layer->rope.pair_count, .split_pairs = layer->rope.split_pairs,
+        .rope = {.pair_count = layer->rope.pair_count,
+                 .split_pairs = layer->rope.split_pairs,
                  .frequencies = layer->rope.frequencies},
     };
     for (int query = 0; query < 2; query++) {
@@ -209,12 +226,12 @@ static const float *rows_as_f32(struct pgd_hook *hook, const struct ggml_tensor 
 
 static struct pagoda_queries queries_of(const struct ggml_tensor *q)
 {
-    return (struct pagoda_queries){q->data, q->nb[1] / sizeof(float), q->nb[2] / sizeof(float)};
+    return (struct pagoda_queries) {q->data, q->nb[1] / sizeof(float), q->nb[2] / sizeof(float)};
 }
 
 static struct pagoda_outputs outputs_of(float *data, const struct ggml_tensor *node)
 {
-    return (struct pagoda_outputs){data, node->nb[2] / sizeof(float), node->nb[1] / sizeof(float)};
+    return (struct pagoda_outputs) {data, node->nb[2] / sizeof(float), node->nb[1] / sizeof(float)};
 }
 
 static float relative_error(const float *ours, const float *theirs, int64_t count)
@@ -313,7 +330,8 @@ static void serve_write(struct pgd_hook *hook, struct ggml_tensor *node, int32_t
 static void serve_attention(struct pgd_hook *hook, struct ggml_tensor *node, int32_t number)
 {
     const struct pgd_hook_layer *layer = find_layer(hook, number, false);
-    if (layer == NULL || node->src[0]->ne[0] != layer->shape.key_size || node->src[0]->ne[2] != layer->shape.query_heads) {
+    if (layer == NULL || node->src[0]->ne[0] != layer->shape.key_size ||
+        node->src[0]->ne[2] != layer->shape.query_heads) {
         set_problem(hook, number, "its attention is not the one that was examined");
         return;
     }

@@ -29,11 +29,11 @@ enum pgd_hook_mode { PGD_HOOK_OBSERVE, PGD_HOOK_SHADOW, PGD_HOOK_SERVE };
 
 /* An attention layer as OBSERVE found it. */
 struct pgd_hook_layer {
-    int32_t number; /* llama's number of the layer */
+    int32_t number;            /* llama's number of the layer */
     struct pagoda_layer shape; /* frequencies and sinks point into this struct and the model */
     struct pgd_graph_rope rope;
     bool mask_hides[2][4]; /* for the window probe: does the mask of query 0, 1 hide cells 0..3? */
-    void *cache_memory[2];      /* llama's own K and V tensors of this layer */
+    void *cache_memory[2]; /* llama's own K and V tensors of this layer */
     size_t cache_memory_bytes[2];
     float shadow_error; /* largest |pagoda - stock| / largest |stock| of SHADOW */
 };
@@ -53,7 +53,8 @@ void pgd_hook_set_cache(struct pgd_hook *hook, struct pagoda_cache *cache);
 void pgd_hook_begin(struct pgd_hook *hook);
 
 /* Whether the last decode went as it must: no unknown node, every layer served once by `threads` threads. */
-PAGODA_MUST_CHECK enum pagoda_status pgd_hook_check(struct pgd_hook *hook, uint32_t threads, struct pagoda_error *error);
+PAGODA_MUST_CHECK enum pagoda_status pgd_hook_check(struct pgd_hook *hook, uint32_t threads,
+                                                    struct pagoda_error *error);
 
 uint32_t pgd_hook_layer_count(const struct pgd_hook *hook);
 struct pgd_hook_layer *pgd_hook_layer(struct pgd_hook *hook, uint32_t index);

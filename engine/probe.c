@@ -29,7 +29,8 @@ enum pagoda_status pgd_probe_decode(struct llama_context *context, const int32_t
     const int result = llama_decode(context, batch);
     llama_batch_free(batch);
     if (result != 0) {
-        return pgd_fail(error, PAGODA_UNSUPPORTED, "the engine could not run the model on %u tokens (code %d)", count, result);
+        return pgd_fail(error, PAGODA_UNSUPPORTED, "the engine could not run the model on %u tokens (code %d)", count,
+                        result);
     }
     return PAGODA_OK;
 }
@@ -67,9 +68,10 @@ static bool masks_are(const struct pgd_hook_layer *layer, bool windowed)
 }
 
 /* With a window of w, a query at p sees keys after p - w. Two tokens go in and the first is moved to p - w; then two
- * queries run, at p - 1, which still sees it, and at p, which does not. Their masks tell which layers have the window. */
-static enum pagoda_status probe_windows(struct llama_context *context, const struct pgd_model *model, struct pgd_hook *hook,
-                                        struct pagoda_error *error)
+ * queries run, at p - 1, which still sees it, and at p, which does not. Their masks tell which layers have the
+ * window. */
+static enum pagoda_status probe_windows(struct llama_context *context, const struct pgd_model *model,
+                                        struct pgd_hook *hook, struct pagoda_error *error)
 {
     const int32_t window = (int32_t) pgd_model_get_info(model)->window;
     llama_memory_t memory = llama_get_memory(context);
@@ -94,14 +96,16 @@ static enum pagoda_status probe_windows(struct llama_context *context, const str
         struct pgd_hook_layer *layer = pgd_hook_layer(hook, i);
         const bool edge = layer->mask_hides[1][0];
         if (!masks_are(layer, edge)) {
-            return pgd_fail(error, PAGODA_UNSUPPORTED, "layer %d hides tokens in another way than by a sliding window of %d",
-                            layer->number, window);
+            return pgd_fail(error, PAGODA_UNSUPPORTED,
+                            "layer %d hides tokens in another way than by a sliding window of %d", layer->number,
+                            window);
         }
         layer->shape.window = edge ? (uint32_t) window : 0;
         windowed += edge ? 1 : 0;
     }
     if (windowed == 0) {
-        return pgd_fail(error, PAGODA_UNSUPPORTED, "the file speaks of a window of %d tokens, but no layer applies it", window);
+        return pgd_fail(error, PAGODA_UNSUPPORTED, "the file speaks of a window of %d tokens, but no layer applies it",
+                        window);
     }
     return PAGODA_OK;
 }
@@ -147,9 +151,10 @@ static enum pagoda_status shadow(struct llama_context *context, struct pgd_hook 
     for (uint32_t i = 0; i < pgd_hook_layer_count(hook) && status == PAGODA_OK; i++) {
         const struct pgd_hook_layer *layer = pgd_hook_layer(hook, i);
         if (!(layer->shadow_error <= PGD_CANARY_LAYER_ERROR)) { /* NaN fails too */
-            status = pgd_fail(error, PAGODA_UNSUPPORTED, "canary: the attention of layer %d differs from the stock one by %.3f of its "
-                              "range (at most %.3f is rounding)", layer->number, (double) layer->shadow_error,
-                              (double) PGD_CANARY_LAYER_ERROR);
+            status = pgd_fail(error, PAGODA_UNSUPPORTED,
+                              "canary: the attention of layer %d differs from the stock one by %.3f of its "
+                              "range (at most %.3f is rounding)",
+                              layer->number, (double) layer->shadow_error, (double) PGD_CANARY_LAYER_ERROR);
         }
     }
     return status;
@@ -179,18 +184,22 @@ static enum pagoda_status serve(struct llama_context *context, struct pgd_hook *
 static enum pagoda_status compare(struct llama_context *context, const float *stock, uint32_t vocabulary,
                                   struct pagoda_error *error)
 {
-    const double kld = pgd_score_kld(stock, llama_get_logits_ith(context, -1), vocabulary);
+    const struct pgd_score_row theirs = pgd_score_row(stock, vocabulary);
+    const struct pgd_score_row ours = pgd_score_row(llama_get_logits_ith(context, -1), vocabulary);
+    const double kld = pgd_score_kld(&theirs, &ours);
     if (!(kld <= PGD_CANARY_KLD)) {
-        return pgd_fail(error, PAGODA_UNSUPPORTED, "canary: the next token's distribution differs from the stock engine's by %.4f nats "
-                        "(at most %.2f is rounding)", kld, PGD_CANARY_KLD);
+        return pgd_fail(error, PAGODA_UNSUPPORTED,
+                        "canary: the next token's distribution differs from the stock engine's by %.4f nats "
+                        "(at most %.2f is rounding)",
+                        kld, PGD_CANARY_KLD);
     }
     return PAGODA_OK;
 }
 
 /* The next-token logits of the stock path after count - 1 and after all tokens, into [2][vocabulary]. */
 static enum pagoda_status run_canary(struct llama_context *context, struct pgd_hook *hook, struct pagoda_cache *cache,
-                                     const struct pgd_model *model, uint32_t threads, uint32_t threads_batch, float *stock,
-                                     struct pagoda_error *error)
+                                     const struct pgd_model *model, uint32_t threads, uint32_t threads_batch,
+                                     float *stock, struct pagoda_error *error)
 {
     const uint32_t vocabulary = pgd_model_get_info(model)->vocabulary;
     const uint32_t room = pagoda_cache_room(cache, CANARY_TOKENS);

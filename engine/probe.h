@@ -14,8 +14,8 @@
 struct llama_context;
 
 /* Runs one batch of `count` tokens at `position` in a context, logits for the last. */
-PAGODA_MUST_CHECK enum pagoda_status pgd_probe_decode(struct llama_context *context, const int32_t *tokens, uint32_t count,
-                                                      int32_t position, struct pagoda_error *error);
+PAGODA_MUST_CHECK enum pagoda_status pgd_probe_decode(struct llama_context *context, const int32_t *tokens,
+                                                      uint32_t count, int32_t position, struct pagoda_error *error);
 
 /* Reads every attention layer (OBSERVE) and finds which of them have the sliding window: by moving one
  * token exactly to the edge of the window and looking at the masks. Errors: UNSUPPORTED (the message says what). */

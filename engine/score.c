@@ -3,33 +3,27 @@
 
 #include <math.h>
 
-/* log of the sum of exponentials, safe from overflow. */
-static double log_sum_exp(const float *logits, uint32_t count)
+struct pgd_score_row pgd_score_row(const float *logits, uint32_t count)
 {
-    double max = logits[0];
-    for (uint32_t i = 1; i < count; i++) {
-        max = fmax(max, logits[i]);
-    }
+    const double max = logits[pgd_score_top(logits, count)];
     double sum = 0;
     for (uint32_t i = 0; i < count; i++) {
         sum += exp(logits[i] - max);
     }
-    return max + log(sum);
+    return (struct pgd_score_row) {logits, count, max + log(sum)};
 }
 
-double pgd_score_nll(const float *logits, uint32_t count, int32_t token)
+double pgd_score_nll(const struct pgd_score_row *row, int32_t token)
 {
-    return log_sum_exp(logits, count) - logits[token];
+    return row->log_sum_exp - row->logits[token];
 }
 
-double pgd_score_kld(const float *p, const float *q, uint32_t count)
+double pgd_score_kld(const struct pgd_score_row *p, const struct pgd_score_row *q)
 {
-    const double p_log = log_sum_exp(p, count);
-    const double q_log = log_sum_exp(q, count);
     double kld = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        const double log_p = p[i] - p_log;
-        kld += exp(log_p) * (log_p - (q[i] - q_log));
+    for (uint32_t i = 0; i < p->count; i++) {
+        const double log_p = p->logits[i] - p->log_sum_exp;
+        kld += exp(log_p) * (log_p - (q->logits[i] - q->log_sum_exp));
     }
     return kld;
 }

@@ -43,8 +43,8 @@ enum pagoda_status pgd_stock_open(const struct pgd_model *model, const struct pg
     params.n_outputs_max = options->outputs_max;
     params.n_threads = (int32_t) threads;
     params.n_threads_batch = (int32_t) threads;
-    params.flash_attn_type = options->path == PGD_STOCK_FLASH ? LLAMA_FLASH_ATTN_TYPE_ENABLED
-                                                              : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    params.flash_attn_type =
+        options->path == PGD_STOCK_FLASH ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
     params.type_k = options->quantized ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
     params.type_v = options->quantized ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
     params.swa_full = false;
@@ -102,7 +102,8 @@ enum pagoda_status pgd_stock_decode(struct pgd_stock *stock, const int32_t *toke
     stock->last_outputs = 0;
     const int result = llama_decode(stock->context, *batch);
     if (result != 0) {
-        return pgd_fail(error, result == 1 ? PAGODA_FULL : PAGODA_INVALID, "the stock engine stopped with code %d", result);
+        return pgd_fail(error, result == 1 ? PAGODA_FULL : PAGODA_INVALID, "the stock engine stopped with code %d",
+                        result);
     }
     stock->position += count;
     stock->last_count = count;
@@ -118,7 +119,10 @@ const float *pgd_stock_logits(struct pgd_stock *stock, uint32_t index)
     return llama_get_logits_ith(stock->context, (int32_t) (stock->last_count - stock->last_outputs + index));
 }
 
-uint64_t pgd_stock_position(const struct pgd_stock *stock) { return stock->position; }
+uint64_t pgd_stock_position(const struct pgd_stock *stock)
+{
+    return stock->position;
+}
 
 void pgd_stock_rewind(struct pgd_stock *stock, uint64_t position)
 {

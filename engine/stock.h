@@ -14,24 +14,25 @@ struct pgd_stock;
 
 /* Which of the library's attention paths. */
 enum pgd_stock_path {
-    PGD_STOCK_FLASH,     /* one fused node per layer */
-    PGD_STOCK_CLASSIC    /* matrix product, softmax, matrix product */
+    PGD_STOCK_FLASH,  /* one fused node per layer */
+    PGD_STOCK_CLASSIC /* matrix product, softmax, matrix product */
 };
 
 struct pgd_stock_options {
     enum pgd_stock_path path;
-    bool quantized;        /* q8_0 keys and values (flash only) */
+    bool quantized; /* q8_0 keys and values (flash only) */
     uint32_t context_tokens;
     uint32_t batch_tokens; /* most tokens of one decode */
     uint32_t outputs_max;
-    uint32_t threads;      /* 0: all CPUs */
+    uint32_t threads; /* 0: all CPUs */
 };
 
 /* "stock flash", "stock classic", "stock flash q8_0". */
 const char *pgd_stock_name(const struct pgd_stock_options *options);
 
-PAGODA_MUST_CHECK enum pagoda_status pgd_stock_open(const struct pgd_model *model, const struct pgd_stock_options *options,
-                                                    struct pgd_stock **stock, struct pagoda_error *error);
+PAGODA_MUST_CHECK enum pagoda_status pgd_stock_open(const struct pgd_model *model,
+                                                    const struct pgd_stock_options *options, struct pgd_stock **stock,
+                                                    struct pagoda_error *error);
 void pgd_stock_close(struct pgd_stock *stock);
 
 /* Appends tokens; logits for the last `outputs`. Errors: FULL when the context is full. */

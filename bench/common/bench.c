@@ -61,19 +61,36 @@ static char *read_file(const char *path, size_t *bytes)
     return text;
 }
 
-int32_t *bench_tokens(const struct pgd_model *model, const char *path, size_t skip_bytes, uint64_t count)
+/* Tokens of text [skip, skip + wanted) of a file, cut at its end. */
+static int32_t *tokens_of_part(const struct pgd_model *model, const char *path, size_t skip, size_t wanted,
+                               uint64_t *count)
 {
     size_t bytes = 0;
     char *text = read_file(path, &bytes);
+    skip = skip < bytes ? skip : bytes;
     int32_t *tokens = NULL;
     size_t found = 0;
     struct pagoda_error error;
-    /* Twelve bytes a token are plenty; tokenizing the whole book would take longer than the benchmark. */
-    const size_t wanted = bytes - skip_bytes < count * 12 ? bytes - skip_bytes : (size_t) count * 12;
-    bench_check(pgd_model_tokenize(model, text + skip_bytes, wanted, true, false, &tokens, &found, &error), &error, path);
+    const size_t part = bytes - skip < wanted ? bytes - skip : wanted;
+    bench_check(pgd_model_tokenize(model, text + skip, part, true, false, &tokens, &found, &error), &error, path);
     free(text);
+    *count = found;
+    return tokens;
+}
+
+int32_t *bench_all_tokens(const struct pgd_model *model, const char *path, size_t bytes, uint64_t *count)
+{
+    return tokens_of_part(model, path, 0, bytes, count);
+}
+
+int32_t *bench_tokens(const struct pgd_model *model, const char *path, size_t skip_bytes, uint64_t count)
+{
+    /* Twelve bytes a token are plenty; tokenizing the whole book would take longer than the benchmark. */
+    uint64_t found = 0;
+    int32_t *tokens = tokens_of_part(model, path, skip_bytes, (size_t) count * 12, &found);
     if (found < count) {
-        fprintf(stderr, "%s has only %zu tokens of the %llu that were asked for\n", path, found, (unsigned long long) count);
+        fprintf(stderr, "%s has only %llu tokens of the %llu that were asked for\n", path, (unsigned long long) found,
+                (unsigned long long) count);
         exit(1);
     }
     return tokens;

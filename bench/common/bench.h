@@ -21,6 +21,9 @@ struct pgd_model *bench_open_model(int argc, char **argv);
  * The caller frees. */
 int32_t *bench_tokens(const struct pgd_model *model, const char *path, size_t skip_bytes, uint64_t count);
 
+/* All tokens of the first `bytes` bytes of a text file. The caller frees. */
+int32_t *bench_all_tokens(const struct pgd_model *model, const char *path, size_t bytes, uint64_t *count);
+
 double bench_seconds(void);
 
 /* Median of values; reorders them. */

@@ -21,7 +21,7 @@ enum pagoda_on_full {
 enum pagoda_policy_kind {
     PAGODA_POLICY_FIFO = 0, /* the oldest page that is not pinned */
     PAGODA_POLICY_WINDOW,   /* only the last `window_tokens` tokens stay, even when there is room */
-    PAGODA_POLICY_SINK      /* the first `sink_tokens` tokens stay too (StreamingLLM, Xiao et al. 2023, arXiv 2309.17453) */
+    PAGODA_POLICY_SINK      /* the first `sink_tokens` stay too (StreamingLLM, Xiao et al. 2023, arXiv 2309.17453) */
 };
 
 /* Zero-initialise, then set what matters. */

@@ -72,8 +72,8 @@ struct pagoda_span {
 
 /* Calls `visit` for every page of the sequence in token order, dropped runs merged into one span,
  * until it returns false. Spans cover [0, position) without gap or overlap. */
-PAGODA_API void pagoda_cache_visit(const struct pagoda_cache *cache, bool (*visit)(void *user, const struct pagoda_span *span),
-                                   void *user);
+PAGODA_API void pagoda_cache_visit(const struct pagoda_cache *cache,
+                                   bool (*visit)(void *user, const struct pagoda_span *span), void *user);
 
 #ifdef __cplusplus
 }

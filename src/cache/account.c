@@ -2,7 +2,10 @@
 #include "base/number.h"
 #include "cache/cache.h"
 
-static bool is_exact_page(const struct pgd_page *page) { return pgd_codec_get((enum pgd_codec_id) page->codec)->exact; }
+static bool is_exact_page(const struct pgd_page *page)
+{
+    return pgd_codec_get((enum pgd_codec_id) page->codec)->exact;
+}
 
 /* Whether every page that a block still has is in an exact codec. */
 static bool is_exact_block(const struct pagoda_cache *cache, uint32_t index)
@@ -18,12 +21,11 @@ static bool is_exact_block(const struct pagoda_cache *cache, uint32_t index)
 
 void pagoda_cache_account(const struct pagoda_cache *cache, struct pagoda_account *account)
 {
-    *account = (struct pagoda_account){.total = cache->position};
+    *account = (struct pagoda_account) {.total = cache->position};
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         const struct pgd_block *block = pgd_table_block(cache->table, index);
-        const uint64_t held = block->first >= cache->position
-                                  ? 0
-                                  : pgd_min_u64(block->count, cache->position - block->first);
+        const uint64_t held =
+            block->first >= cache->position ? 0 : pgd_min_u64(block->count, cache->position - block->first);
         if (is_exact_block(cache, index)) {
             account->ram += held;
         } else {
@@ -47,7 +49,7 @@ const char *pagoda_memory_category_name(enum pagoda_memory_category category)
 
 void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory *memory)
 {
-    *memory = (struct pagoda_memory){
+    *memory = (struct pagoda_memory) {
         .budget_bytes = cache->ledger.budget_bytes,
         .used_bytes = cache->ledger.used_bytes,
         .peak_bytes = cache->ledger.peak_bytes,
@@ -61,9 +63,8 @@ void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory 
     for (uint32_t i = 0; i < PAGODA_MEMORY_CATEGORIES; i++) {
         memory->by_category[i] = cache->ledger.by_category[i];
     }
-    memory->utilisation_at_peak = cache->peak_frame_bytes == 0
-                                      ? 1.0
-                                      : (double) cache->peak_live_bytes / (double) cache->peak_frame_bytes;
+    memory->utilisation_at_peak =
+        cache->peak_frame_bytes == 0 ? 1.0 : (double) cache->peak_live_bytes / (double) cache->peak_frame_bytes;
 }
 
 void pagoda_cache_visit(const struct pagoda_cache *cache, bool (*visit)(void *user, const struct pagoda_span *span),

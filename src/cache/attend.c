@@ -150,7 +150,8 @@ static bool attend_chunk(const struct call *call, const struct item *item, const
         .first = call->worker->first,
         .end = call->worker->end,
     };
-    call->layer->codec->attend(call->cache->kernels, &call->shape, &gathered.cells, &rows, call->worker->kernel, partial);
+    call->layer->codec->attend(call->cache->kernels, &call->shape, &gathered.cells, &rows, call->worker->kernel,
+                               partial);
     return true;
 }
 
@@ -238,7 +239,7 @@ static struct pgd_partial partial_at(const struct call *call, uint32_t head, uin
 {
     const size_t floats = (size_t) call->group * (call->shape.value_size + 2u);
     float *base = call->cache->partials + ((size_t) head * call->cache->plan.chunk_count + chunk) * floats;
-    return (struct pgd_partial){.max = base, .sum = base + call->group, .out = base + 2u * call->group};
+    return (struct pgd_partial) {.max = base, .sum = base + call->group, .out = base + 2u * call->group};
 }
 
 static void merge_head(const struct call *call, const struct item *item)

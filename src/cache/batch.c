@@ -22,8 +22,8 @@ static void place_page(struct pagoda_cache *cache, uint32_t index, uint32_t laye
 {
     const uint32_t class_index = cache->layers[layer].frame_class;
     uint32_t frame = PGD_FRAME_NONE;
-    const bool admitted = pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_KV_EXACT,
-                                          pgd_pool_frame_bytes(cache->pool, class_index));
+    const bool admitted =
+        pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_KV_EXACT, pgd_pool_frame_bytes(cache->pool, class_index));
     PGD_ASSERT(admitted);
     const bool taken = pgd_pool_take(cache->pool, class_index, &frame);
     PGD_ASSERT(taken);
@@ -84,7 +84,7 @@ enum pagoda_status pagoda_cache_begin(struct pagoda_cache *cache, uint32_t token
     if (status != PAGODA_OK) {
         return status;
     }
-    cache->batch = (struct pgd_batch){.open = true, .first = cache->position, .count = token_count};
+    cache->batch = (struct pgd_batch) {.open = true, .first = cache->position, .count = token_count};
     reserve_tokens(cache, token_count);
     pgd_cache_plan(cache);
     reset_progress(cache);
@@ -109,7 +109,8 @@ enum pagoda_status pagoda_cache_end(struct pagoda_cache *cache, struct pagoda_er
     for (uint32_t i = 0; i < cache->layer_count; i++) {
         if (!cache->layers[i].given[PAGODA_KEYS] || !cache->layers[i].given[PAGODA_VALUES]) {
             pagoda_cache_abort(cache);
-            return pgd_fail(error, PAGODA_MISMATCH, "layer %u was not given its keys and values: the batch is forgotten", i);
+            return pgd_fail(error, PAGODA_MISMATCH,
+                            "layer %u was not given its keys and values: the batch is forgotten", i);
         }
     }
     cache->batch.open = false;
@@ -188,13 +189,16 @@ enum pagoda_status pagoda_cache_rollback(struct pagoda_cache *cache, uint64_t to
         return status;
     }
     if (token_count > cache->position || cache->position - token_count < cache->rollback_floor) {
-        return pgd_fail(error, PAGODA_RANGE, "%llu tokens cannot be taken back: the sequence has %llu, and what came before %llu "
-                        "is out of some layer's window", (unsigned long long) token_count,
-                        (unsigned long long) cache->position, (unsigned long long) cache->rollback_floor);
+        return pgd_fail(error, PAGODA_RANGE,
+                        "%llu tokens cannot be taken back: the sequence has %llu, and what came before %llu "
+                        "is out of some layer's window",
+                        (unsigned long long) token_count, (unsigned long long) cache->position,
+                        (unsigned long long) cache->rollback_floor);
     }
     const uint64_t position = cache->position - token_count;
     if (!tail_is_held(cache, position)) {
-        return pgd_fail(error, PAGODA_RANGE, "position %llu lies inside a page that was dropped: go back further, or less far",
+        return pgd_fail(error, PAGODA_RANGE,
+                        "position %llu lies inside a page that was dropped: go back further, or less far",
                         (unsigned long long) position);
     }
     pgd_cache_truncate(cache, position);
@@ -202,6 +206,12 @@ enum pagoda_status pagoda_cache_rollback(struct pagoda_cache *cache, uint64_t to
     return PAGODA_OK;
 }
 
-uint64_t pagoda_cache_rollback_floor(const struct pagoda_cache *cache) { return cache->rollback_floor; }
+uint64_t pagoda_cache_rollback_floor(const struct pagoda_cache *cache)
+{
+    return cache->rollback_floor;
+}
 
-uint64_t pagoda_cache_position(const struct pagoda_cache *cache) { return cache->position; }
+uint64_t pagoda_cache_position(const struct pagoda_cache *cache)
+{
+    return cache->position;
+}

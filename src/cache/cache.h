@@ -85,7 +85,7 @@ struct pgd_worker {
 
 struct pgd_batch {
     bool open;
-    uint64_t first;         /* position of its first token */
+    uint64_t first; /* position of its first token */
     uint32_t count;
     uint32_t blocks_before; /* blocks in the table before it came */
     uint32_t tail_before;   /* tokens in the last of them, when that one was open */
@@ -112,13 +112,13 @@ struct pagoda_cache {
     uint32_t class_frames_per_block[PGD_POOL_CLASSES_MAX];
 
     uint64_t position;
-    uint64_t held_tokens;    /* in the table, the open batch included */
+    uint64_t held_tokens; /* in the table, the open batch included */
     uint64_t rollback_floor;
-    uint64_t released_to;    /* blocks that end before it hold no page that a window layer could give */
-    uint32_t window_widest;  /* 0: no layer has a window */
+    uint64_t released_to;   /* blocks that end before it hold no page that a window layer could give */
+    uint32_t window_widest; /* 0: no layer has a window */
     uint64_t tokens_capacity;
     uint64_t live_row_bytes;
-    uint64_t row_bytes;      /* of one token, all layers */
+    uint64_t row_bytes; /* of one token, all layers */
     uint64_t evicted_pages;
     uint64_t released_pages;
     uint64_t peak_frame_bytes;

@@ -45,14 +45,16 @@ static enum pagoda_status check_layer(const struct pagoda_layer *layer, uint32_t
 {
     if (layer->kv_heads == 0 || layer->kv_heads > PAGODA_HEADS_MAX || layer->query_heads > PAGODA_HEADS_MAX ||
         layer->query_heads == 0 || layer->query_heads % layer->kv_heads != 0) {
-        return pgd_fail(error, PAGODA_INVALID, "layer %u has %u query heads and %u KV heads: the first must be a "
+        return pgd_fail(error, PAGODA_INVALID,
+                        "layer %u has %u query heads and %u KV heads: the first must be a "
                         "multiple of the second, and both between 1 and %u",
                         index, layer->query_heads, layer->kv_heads, PAGODA_HEADS_MAX);
     }
     if (layer->key_size == 0 || layer->key_size > PAGODA_HEAD_SIZE_MAX || layer->value_size == 0 ||
         layer->value_size > PAGODA_HEAD_SIZE_MAX) {
-        return pgd_fail(error, PAGODA_INVALID, "layer %u has heads of %u (keys) and %u (values): both must be between 1 and %u",
-                        index, layer->key_size, layer->value_size, PAGODA_HEAD_SIZE_MAX);
+        return pgd_fail(error, PAGODA_INVALID,
+                        "layer %u has heads of %u (keys) and %u (values): both must be between 1 and %u", index,
+                        layer->key_size, layer->value_size, PAGODA_HEAD_SIZE_MAX);
     }
     if (!isfinite(layer->scale) || !isfinite(layer->softcap) || layer->softcap < 0) {
         return pgd_fail(error, PAGODA_INVALID, "layer %u has a scale or softcap that is not a usable number", index);
@@ -68,7 +70,8 @@ static enum pagoda_status check_layer(const struct pagoda_layer *layer, uint32_t
 static enum pagoda_status check_options(const struct pagoda_cache_options *options, struct pagoda_error *error)
 {
     if (options == NULL || options->struct_size != sizeof(*options)) {
-        return pgd_fail(error, PAGODA_INVALID, "the options are not those of this version: use pagoda_cache_options_default");
+        return pgd_fail(error, PAGODA_INVALID,
+                        "the options are not those of this version: use pagoda_cache_options_default");
     }
     if (options->layers == NULL || options->layer_count == 0 || options->layer_count > PAGODA_LAYERS_MAX) {
         return pgd_fail(error, PAGODA_INVALID, "a cache has 1 to %u layers, not %u", PAGODA_LAYERS_MAX,
@@ -81,7 +84,8 @@ static enum pagoda_status check_options(const struct pagoda_cache_options *optio
     }
     if (options->batch_tokens == 0 || options->batch_tokens > PAGODA_BATCH_MAX || options->threads_max == 0 ||
         options->threads_max > PAGODA_THREADS_MAX) {
-        return pgd_fail(error, PAGODA_INVALID, "batches of %u tokens (1 to %u) or teams of %u threads (1 to %u) are not possible",
+        return pgd_fail(error, PAGODA_INVALID,
+                        "batches of %u tokens (1 to %u) or teams of %u threads (1 to %u) are not possible",
                         options->batch_tokens, PAGODA_BATCH_MAX, options->threads_max, PAGODA_THREADS_MAX);
     }
     if (options->on_full == PAGODA_ON_FULL_SPILL) {
@@ -150,7 +154,7 @@ static struct pagoda_cache *lay_out_base(const struct pagoda_cache_options *opti
             if (pairs > 0) {
                 memcpy(frequencies, shape->rope.frequencies, pairs * sizeof(*frequencies));
             }
-            ropes[rope_count] = (struct pgd_rope_table){.rope = shape->rope, .cosine = cosine, .sine = sine};
+            ropes[rope_count] = (struct pgd_rope_table) {.rope = shape->rope, .cosine = cosine, .sine = sine};
             ropes[rope_count].rope.frequencies = frequencies;
             layers[i].rope = rope_count++;
         } else {
@@ -188,7 +192,8 @@ static enum pagoda_status size_layers(struct pagoda_cache *cache, uint64_t *clas
             class_index++;
         }
         if (class_index == PGD_POOL_CLASSES_MAX) {
-            return pgd_fail(error, PAGODA_LIMIT, "the layers have more than %u different page sizes", PGD_POOL_CLASSES_MAX);
+            return pgd_fail(error, PAGODA_LIMIT, "the layers have more than %u different page sizes",
+                            PGD_POOL_CLASSES_MAX);
         }
         if (class_index == cache->class_count) {
             class_bytes[cache->class_count++] = layer->page_bytes;
@@ -301,7 +306,8 @@ static uint64_t staging_bytes(struct pagoda_cache *cache, uint64_t blocks)
 }
 
 /* Everything but frames, for a table of `blocks` blocks and an arena of arena_bytes; UINT64_MAX: not possible. */
-static uint64_t overhead_bytes(struct pagoda_cache *cache, uint64_t blocks, uint64_t arena_bytes, const uint64_t *class_bytes)
+static uint64_t overhead_bytes(struct pagoda_cache *cache, uint64_t blocks, uint64_t arena_bytes,
+                               const uint64_t *class_bytes)
 {
     const uint64_t tables = pgd_add_capped_u64(pgd_table_bytes(cache->layer_count, (uint32_t) blocks),
                                                pgd_pool_table_bytes(arena_bytes, class_bytes, cache->class_count));
@@ -362,7 +368,8 @@ static enum pagoda_status open_storage(struct pagoda_cache *cache, uint64_t left
     struct carver carver = {cache->memory, 0};
     lay_out_staging(cache, &carver, blocks);
     PGD_ASSERT(carver.used == staging);
-    status = pgd_table_open(&cache->system, cache->layer_count, cache->page_tokens, (uint32_t) blocks, &cache->table, error);
+    status =
+        pgd_table_open(&cache->system, cache->layer_count, cache->page_tokens, (uint32_t) blocks, &cache->table, error);
     if (status == PAGODA_OK) {
         status = pgd_pool_open(&cache->system, arena, class_bytes, cache->class_count, &cache->pool, error);
     }
@@ -384,8 +391,8 @@ static uint64_t base_bytes(const struct pagoda_cache_options *options)
 }
 
 /* Allocates the base part and copies the options into it. */
-static enum pagoda_status open_base(const struct pagoda_cache_options *options, uint64_t base, struct pagoda_cache **out,
-                                    struct pagoda_error *error)
+static enum pagoda_status open_base(const struct pagoda_cache_options *options, uint64_t base,
+                                    struct pagoda_cache **out, struct pagoda_error *error)
 {
     struct pgd_system system;
     pgd_os_system(options->system, &system);
@@ -444,9 +451,11 @@ static enum pagoda_status fail_over_budget(const struct pagoda_cache_options *op
     if (status != PAGODA_OK) {
         return status;
     }
-    return pgd_fail(error, PAGODA_OVER_BUDGET, "a KV budget of %.2f MiB does not hold one page of %u tokens in each of %u layers: "
-                    "it takes at least %.2f MiB", (double) options->budget_bytes / 1048576.0, options->page_tokens,
-                    options->layer_count, (double) least / 1048576.0);
+    return pgd_fail(error, PAGODA_OVER_BUDGET,
+                    "a KV budget of %.2f MiB does not hold one page of %u tokens in each of %u layers: "
+                    "it takes at least %.2f MiB",
+                    (double) options->budget_bytes / 1048576.0, options->page_tokens, options->layer_count,
+                    (double) least / 1048576.0);
 }
 
 enum pagoda_status pagoda_cache_open(const struct pagoda_cache_options *options, struct pagoda_cache **out,
@@ -458,7 +467,8 @@ enum pagoda_status pagoda_cache_open(const struct pagoda_cache_options *options,
     }
     const struct pgd_kernels *kernels = pgd_kernels_select(options->cpu);
     if (kernels == NULL) {
-        return pgd_fail(error, PAGODA_UNSUPPORTED, "this CPU or this build has no kernels called '%.32s'", options->cpu);
+        return pgd_fail(error, PAGODA_UNSUPPORTED, "this CPU or this build has no kernels called '%.32s'",
+                        options->cpu);
     }
     const uint64_t base = base_bytes(options);
     struct pgd_ledger ledger;

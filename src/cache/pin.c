@@ -39,7 +39,8 @@ static enum pagoda_status set_pins(struct pagoda_cache *cache, uint64_t first, u
                         (unsigned long long) cache->position, (unsigned long long) count, (unsigned long long) first);
     }
     if (pinned && !leaves_room(cache, first, count)) {
-        return pgd_fail(error, PAGODA_FULL, "pinning these %llu tokens would leave no room for new ones in a budget of %llu tokens",
+        return pgd_fail(error, PAGODA_FULL,
+                        "pinning these %llu tokens would leave no room for new ones in a budget of %llu tokens",
                         (unsigned long long) count, (unsigned long long) cache->tokens_capacity);
     }
     for (uint32_t index = pgd_table_find(cache->table, first); index < pgd_table_count(cache->table); index++) {
@@ -51,7 +52,8 @@ static enum pagoda_status set_pins(struct pagoda_cache *cache, uint64_t first, u
     return PAGODA_OK;
 }
 
-enum pagoda_status pagoda_cache_pin(struct pagoda_cache *cache, uint64_t first, uint64_t count, struct pagoda_error *error)
+enum pagoda_status pagoda_cache_pin(struct pagoda_cache *cache, uint64_t first, uint64_t count,
+                                    struct pagoda_error *error)
 {
     return set_pins(cache, first, count, true, error);
 }

@@ -63,7 +63,7 @@ static struct pgd_plan_chunk *open_chunk(struct pgd_plan *plan, uint32_t block, 
 {
     PGD_ASSERT(plan->chunk_count < plan->chunk_capacity);
     struct pgd_plan_chunk *chunk = &plan->chunks[plan->chunk_count++];
-    *chunk = (struct pgd_plan_chunk){.block = block, .cell = cell, .cells = 0, .shift = shift};
+    *chunk = (struct pgd_plan_chunk) {.block = block, .cell = cell, .cells = 0, .shift = shift};
     return chunk;
 }
 
@@ -128,8 +128,7 @@ static void cut_chunks(struct pagoda_cache *cache, uint32_t shift)
 
 void pgd_cache_plan(struct pagoda_cache *cache)
 {
-    const bool close_gaps = cache->close_gaps_at != 0 &&
-                            cache->batch.first + cache->batch.count > cache->close_gaps_at;
+    const bool close_gaps = cache->close_gaps_at != 0 && cache->batch.first + cache->batch.count > cache->close_gaps_at;
     if (!close_gaps) {
         cache->plan.shift_count = 1;
     } else if (!find_shifts(cache)) {

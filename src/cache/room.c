@@ -147,7 +147,8 @@ struct potential {
     uint64_t tokens;
 };
 
-static void add_leaving_pages(const struct pagoda_cache *cache, uint32_t index, bool leaves, struct potential *potential)
+static void add_leaving_pages(const struct pagoda_cache *cache, uint32_t index, bool leaves,
+                              struct potential *potential)
 {
     const uint64_t end = pgd_table_block(cache->table, index)->first + cache->page_tokens;
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
@@ -160,7 +161,7 @@ static void add_leaving_pages(const struct pagoda_cache *cache, uint32_t index, 
 
 static void find_potential(const struct pagoda_cache *cache, struct potential *potential)
 {
-    *potential = (struct potential){.blocks = 0};
+    *potential = (struct potential) {.blocks = 0};
     for (uint32_t i = 0; i < cache->class_count; i++) {
         potential->frames[i] = pgd_pool_available(cache->pool, i);
     }
@@ -175,7 +176,8 @@ static void find_potential(const struct pagoda_cache *cache, struct potential *p
         staying += leaves ? 0 : block.count;
     }
     potential->blocks += pgd_table_capacity(cache->table) - count;
-    potential->tokens = cache->tokens_max == 0 ? UINT64_MAX : cache->tokens_max - pgd_min_u64(staying, cache->tokens_max);
+    potential->tokens =
+        cache->tokens_max == 0 ? UINT64_MAX : cache->tokens_max - pgd_min_u64(staying, cache->tokens_max);
 }
 
 uint32_t pagoda_cache_room(const struct pagoda_cache *cache, uint32_t wanted)
@@ -199,13 +201,16 @@ static enum pagoda_status refuse(const struct pagoda_cache *cache, uint32_t coun
 {
     const double budget = (double) cache->ledger.budget_bytes / 1048576.0;
     if (cache->on_full == PAGODA_ON_FULL_STOP) {
-        return pgd_fail(error, PAGODA_FULL, "the KV budget is full: %.2f MiB hold %llu tokens and %u more were asked for; raise "
-                        "the budget, or let old text go (evict)", budget, (unsigned long long) cache->held_tokens, count);
+        return pgd_fail(error, PAGODA_FULL,
+                        "the KV budget is full: %.2f MiB hold %llu tokens and %u more were asked for; raise "
+                        "the budget, or let old text go (evict)",
+                        budget, (unsigned long long) cache->held_tokens, count);
     }
     const bool never = count > cache->tokens_capacity || cache->held_tokens == 0;
-    return pgd_fail(error, never ? PAGODA_OVER_BUDGET : PAGODA_FULL, "%u tokens do not fit at once: %.2f MiB hold %llu tokens, and "
-                    "what is pinned may not leave; raise the budget or unpin something", count, budget,
-                    (unsigned long long) cache->tokens_capacity);
+    return pgd_fail(error, never ? PAGODA_OVER_BUDGET : PAGODA_FULL,
+                    "%u tokens do not fit at once: %.2f MiB hold %llu tokens, and "
+                    "what is pinned may not leave; raise the budget or unpin something",
+                    count, budget, (unsigned long long) cache->tokens_capacity);
 }
 
 enum pagoda_status pgd_cache_make_room(struct pagoda_cache *cache, uint32_t count, struct pagoda_error *error)

@@ -39,10 +39,10 @@ struct pgd_codec {
     uint64_t (*cell_bytes)(uint32_t key_size, uint32_t value_size);
 
     /* Writes the key (value) rows of lanes [lane, lane + count) of one cell; row i is rows + i * row_stride floats. */
-    void (*write_keys)(const struct pgd_kernels *kernels, const struct pagoda_layer *layer, void *cell,
-                       uint32_t lane, uint32_t count, const float *rows, size_t row_stride);
-    void (*write_values)(const struct pgd_kernels *kernels, const struct pagoda_layer *layer, void *cell,
-                         uint32_t lane, uint32_t count, const float *rows, size_t row_stride);
+    void (*write_keys)(const struct pgd_kernels *kernels, const struct pagoda_layer *layer, void *cell, uint32_t lane,
+                       uint32_t count, const float *rows, size_t row_stride);
+    void (*write_values)(const struct pgd_kernels *kernels, const struct pagoda_layer *layer, void *cell, uint32_t lane,
+                         uint32_t count, const float *rows, size_t row_stride);
 
     /* Partial softmax of `rows` over the cells; see kernels.h for scratch and partial. */
     void (*attend)(const struct pgd_kernels *kernels, const struct pgd_attend_shape *shape,

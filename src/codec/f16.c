@@ -22,8 +22,8 @@ static uint16_t *values_of(void *cell, uint32_t key_size)
     return (uint16_t *) (void *) ((unsigned char *) cell + key_block_bytes(key_size));
 }
 
-static void write_keys(const struct pgd_kernels *kernels, const struct pagoda_layer *layer, void *cell,
-                       uint32_t lane, uint32_t count, const float *rows, size_t row_stride)
+static void write_keys(const struct pgd_kernels *kernels, const struct pagoda_layer *layer, void *cell, uint32_t lane,
+                       uint32_t count, const float *rows, size_t row_stride)
 {
     if (count == PGD_LANES) {
         kernels->store_key_block_f16(layer->key_size, rows, row_stride, cell);
@@ -34,8 +34,8 @@ static void write_keys(const struct pgd_kernels *kernels, const struct pagoda_la
     }
 }
 
-static void write_values(const struct pgd_kernels *kernels, const struct pagoda_layer *layer, void *cell,
-                         uint32_t lane, uint32_t count, const float *rows, size_t row_stride)
+static void write_values(const struct pgd_kernels *kernels, const struct pagoda_layer *layer, void *cell, uint32_t lane,
+                         uint32_t count, const float *rows, size_t row_stride)
 {
     uint16_t *values = values_of(cell, layer->key_size);
     for (uint32_t i = 0; i < count; i++) {

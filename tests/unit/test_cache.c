@@ -22,9 +22,14 @@ static const double frequencies[SIZE / 2] = {1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0
 static void fill_layers(struct pagoda_layer layers[LAYERS])
 {
     for (int i = 0; i < LAYERS; i++) {
-        layers[i] = (struct pagoda_layer){
-            .kv_heads = KV_HEADS, .query_heads = QUERY_HEADS, .key_size = SIZE, .value_size = SIZE,
-            .window = i == 1 ? 40 : 0, .scale = 0.25f, .softcap = i == 2 ? 5.0f : 0.0f,
+        layers[i] = (struct pagoda_layer) {
+            .kv_heads = KV_HEADS,
+            .query_heads = QUERY_HEADS,
+            .key_size = SIZE,
+            .value_size = SIZE,
+            .window = i == 1 ? 40 : 0,
+            .scale = 0.25f,
+            .softcap = i == 2 ? 5.0f : 0.0f,
             .rope = {.pair_count = SIZE / 2, .split_pairs = i == 2, .frequencies = frequencies},
         };
     }
@@ -47,7 +52,10 @@ struct twin {
     uint64_t tokens;
 };
 
-static float as_f16(float x) { return pgd_f16_to_f32(pgd_f32_to_f16(x)); }
+static float as_f16(float x)
+{
+    return pgd_f16_to_f32(pgd_f32_to_f16(x));
+}
 
 static float number_at(uint64_t seed, uint64_t a, uint64_t b, uint64_t c)
 {
@@ -156,8 +164,10 @@ static enum pagoda_status run_layer(struct pagoda_cache *cache, struct twin *twi
 {
     const struct pagoda_queries queries = {fill->queries[layer][0], QUERY_HEADS * SIZE, SIZE};
     const struct pagoda_outputs outputs = {fill->outputs[layer][0], QUERY_HEADS * SIZE, SIZE};
-    enum pagoda_status a = pagoda_cache_ingest(cache, (uint32_t) layer, PAGODA_KEYS, twin->keys[layer][first], WIDTH, thread, threads);
-    enum pagoda_status b = pagoda_cache_ingest(cache, (uint32_t) layer, PAGODA_VALUES, twin->values[layer][first], WIDTH, thread, threads);
+    enum pagoda_status a =
+        pagoda_cache_ingest(cache, (uint32_t) layer, PAGODA_KEYS, twin->keys[layer][first], WIDTH, thread, threads);
+    enum pagoda_status b =
+        pagoda_cache_ingest(cache, (uint32_t) layer, PAGODA_VALUES, twin->values[layer][first], WIDTH, thread, threads);
     if (barrier != NULL) {
         pthread_barrier_wait(barrier);
     }
@@ -184,15 +194,15 @@ static enum pagoda_status run_batch(struct pagoda_cache *cache, struct twin *twi
     return status == PAGODA_OK ? pagoda_cache_end(cache, NULL) : status;
 }
 
-static bool close_to_twin(const struct twin *twin, const struct fill *fill, const struct pagoda_layer *layers, uint64_t first,
-                          uint32_t count, bool close_gaps)
+static bool close_to_twin(const struct twin *twin, const struct fill *fill, const struct pagoda_layer *layers,
+                          uint64_t first, uint32_t count, bool close_gaps)
 {
     for (int layer = 0; layer < LAYERS; layer++) {
         for (uint32_t t = 0; t < count; t++) {
             for (int head = 0; head < QUERY_HEADS; head++) {
                 double expected[SIZE];
-                twin_attend(twin, &layers[layer], layer, first + t, head, &fill->queries[layer][t][head * SIZE], close_gaps,
-                            expected);
+                twin_attend(twin, &layers[layer], layer, first + t, head, &fill->queries[layer][t][head * SIZE],
+                            close_gaps, expected);
                 for (int d = 0; d < SIZE; d++) {
                     if (!(fabs(fill->outputs[layer][t][head * SIZE + d] - expected[d]) < 2e-4)) {
                         fprintf(stderr, "layer %d token %u head %d: %f is not %f\n", layer, t, head,
@@ -217,12 +227,16 @@ static bool account_adds_up(const struct pagoda_cache *cache)
         sum += memory.by_category[i];
     }
     return account.ram + account.dropped == account.total && account.total == pagoda_cache_position(cache) &&
-           sum == memory.used_bytes && memory.used_bytes <= memory.budget_bytes && memory.peak_bytes <= memory.budget_bytes &&
-           memory.by_category[PAGODA_MEMORY_KV_EXACT] == memory.frame_bytes && memory.live_row_bytes <= memory.frame_bytes &&
-           account.exact == (account.dropped == 0);
+           sum == memory.used_bytes && memory.used_bytes <= memory.budget_bytes &&
+           memory.peak_bytes <= memory.budget_bytes &&
+           memory.by_category[PAGODA_MEMORY_KV_EXACT] == memory.frame_bytes &&
+           memory.live_row_bytes <= memory.frame_bytes && account.exact == (account.dropped == 0);
 }
 
-static struct twin *new_twin(void) { return calloc(1, sizeof(struct twin)); }
+static struct twin *new_twin(void)
+{
+    return calloc(1, sizeof(struct twin));
+}
 static struct fill *new_fill(uint64_t seed)
 {
     struct fill *fill = calloc(1, sizeof(*fill));
@@ -285,9 +299,11 @@ static void *work(void *user)
     return NULL;
 }
 
-static bool run_batch_in_team(struct pagoda_cache *cache, struct twin *twin, struct fill *fill, uint32_t count, uint32_t threads)
+static bool run_batch_in_team(struct pagoda_cache *cache, struct twin *twin, struct fill *fill, uint32_t count,
+                              uint32_t threads)
 {
-    struct team team = {.cache = cache, .twin = twin, .fill = fill, .first = pagoda_cache_position(cache), .threads = threads};
+    struct team team = {
+        .cache = cache, .twin = twin, .fill = fill, .first = pagoda_cache_position(cache), .threads = threads};
     if (pagoda_cache_begin(cache, count, NULL) != PAGODA_OK) {
         return false;
     }
@@ -297,7 +313,7 @@ static bool run_batch_in_team(struct pagoda_cache *cache, struct twin *twin, str
     pthread_t ids[8];
     bool good = true;
     for (uint32_t i = 0; i < threads; i++) {
-        members[i] = (struct member){&team, i};
+        members[i] = (struct member) {&team, i};
         pthread_create(&ids[i], NULL, work, &members[i]);
     }
     for (uint32_t i = 0; i < threads; i++) {
@@ -543,8 +559,9 @@ TEST(learned_sinks_join_the_softmax)
 
 TEST(frames_are_well_used)
 {
-    struct pagoda_layer layers[2] = {{.kv_heads = 3, .query_heads = 9, .key_size = 64, .value_size = 64, .scale = 0.125f},
-                                     {.kv_heads = 3, .query_heads = 9, .key_size = 64, .value_size = 64, .scale = 0.125f}};
+    struct pagoda_layer layers[2] = {
+        {.kv_heads = 3, .query_heads = 9, .key_size = 64, .value_size = 64, .scale = 0.125f},
+        {.kv_heads = 3, .query_heads = 9, .key_size = 64, .value_size = 64, .scale = 0.125f}};
     struct pagoda_cache_options options;
     struct pagoda_cache *cache = NULL;
     fill_options(&options, layers);
@@ -621,7 +638,8 @@ TEST(bad_options_are_refused_with_a_message)
     CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_INVALID && strstr(error.message, "10") != NULL);
     fill_options(&options, layers);
     options.budget_bytes = 10000;
-    CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_OVER_BUDGET && strstr(error.message, "at least") != NULL);
+    CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_OVER_BUDGET &&
+          strstr(error.message, "at least") != NULL);
     fill_options(&options, layers);
     options.budget_bytes = 0;
     CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_OVER_BUDGET);

@@ -1,0 +1,167 @@
+/* kernels/arm/neon.c - a vector is four float32x4_t: the vector unit that every 64-bit ARM has. */
+#include <arm_neon.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef struct {
+    float32x4_t a, b, c, d; /* lanes 0-3, 4-7, 8-11, 12-15 */
+} v16;
+
+/* 24 accumulators of 32 registers. */
+#define TILE_ROWS 3u
+#define TILE_BLOCKS 1u
+#define TILE_VECTORS 2u
+
+#define FOR_TILE_ROWS(rows, f) \
+    switch (rows) { \
+    case 1: f(1); break; \
+    case 2: f(2); break; \
+    default: f(3); break; \
+    }
+
+/* f applied to the quarters of one, two or three vectors. */
+#define EACH_1(f, x) ((v16){f((x).a), f((x).b), f((x).c), f((x).d)})
+#define EACH_2(f, x, y) ((v16){f((x).a, (y).a), f((x).b, (y).b), f((x).c, (y).c), f((x).d, (y).d)})
+#define EACH_3(f, x, y, z) \
+    ((v16){f((x).a, (y).a, (z).a), f((x).b, (y).b, (z).b), f((x).c, (y).c, (z).c), f((x).d, (y).d, (z).d)})
+
+static inline v16 v16_set1(float x)
+{
+    const float32x4_t quarter = vdupq_n_f32(x);
+    return (v16){quarter, quarter, quarter, quarter};
+}
+
+static inline v16 v16_load(const float *from)
+{
+    return (v16){vld1q_f32(from), vld1q_f32(from + 4), vld1q_f32(from + 8), vld1q_f32(from + 12)};
+}
+
+static inline v16 v16_load_n(const float *from, uint32_t n)
+{
+    float all[16] = {0};
+    memcpy(all, from, n * sizeof *all);
+    return v16_load(all);
+}
+
+static inline void v16_store(float *to, v16 x)
+{
+    vst1q_f32(to, x.a);
+    vst1q_f32(to + 4, x.b);
+    vst1q_f32(to + 8, x.c);
+    vst1q_f32(to + 12, x.d);
+}
+
+static inline void v16_store_n(float *to, v16 x, uint32_t n)
+{
+    float all[16];
+    v16_store(all, x);
+    memcpy(to, all, n * sizeof *all);
+}
+
+static inline v16 v16_load_f16(const uint16_t *from)
+{
+    const float16x8_t low = vreinterpretq_f16_u16(vld1q_u16(from));
+    const float16x8_t high = vreinterpretq_f16_u16(vld1q_u16(from + 8));
+    return (v16){vcvt_f32_f16(vget_low_f16(low)), vcvt_high_f32_f16(low), vcvt_f32_f16(vget_low_f16(high)),
+                 vcvt_high_f32_f16(high)};
+}
+
+static inline v16 v16_load_f16_n(const uint16_t *from, uint32_t n)
+{
+    uint16_t all[16] = {0};
+    memcpy(all, from, n * sizeof *all);
+    return v16_load_f16(all);
+}
+
+static inline void v16_store_f16(uint16_t *to, v16 x)
+{
+    vst1q_u16(to, vreinterpretq_u16_f16(vcvt_high_f16_f32(vcvt_f16_f32(x.a), x.b)));
+    vst1q_u16(to + 8, vreinterpretq_u16_f16(vcvt_high_f16_f32(vcvt_f16_f32(x.c), x.d)));
+}
+
+static inline v16 v16_add(v16 x, v16 y)
+{
+    return EACH_2(vaddq_f32, x, y);
+}
+
+static inline v16 v16_sub(v16 x, v16 y)
+{
+    return EACH_2(vsubq_f32, x, y);
+}
+
+static inline v16 v16_mul(v16 x, v16 y)
+{
+    return EACH_2(vmulq_f32, x, y);
+}
+
+static inline v16 v16_div(v16 x, v16 y)
+{
+    return EACH_2(vdivq_f32, x, y);
+}
+
+static inline v16 v16_fma(v16 x, v16 y, v16 z)
+{
+    return EACH_3(vfmaq_f32, z, x, y);
+}
+
+static inline float32x4_t where_less(float32x4_t a, float32x4_t b, float32x4_t x, float32x4_t y)
+{
+    return vbslq_f32(vcltq_f32(a, b), x, y);
+}
+
+static inline float32x4_t greater(float32x4_t a, float32x4_t b)
+{
+    return where_less(b, a, a, b);
+}
+
+static inline v16 v16_greater(v16 x, v16 y)
+{
+    return EACH_2(greater, x, y);
+}
+
+static inline v16 v16_where_less(v16 a, v16 b, v16 x, v16 y)
+{
+    return (v16){where_less(a.a, b.a, x.a, y.a), where_less(a.b, b.b, x.b, y.b), where_less(a.c, b.c, x.c, y.c),
+                 where_less(a.d, b.d, x.d, y.d)};
+}
+
+/* x in the lanes first <= base + i < end. */
+static inline float32x4_t where_lanes(uint32_t first, uint32_t end, uint32_t base, float32x4_t x, float32x4_t y)
+{
+    static const uint32_t indices[4] = {0, 1, 2, 3};
+    const uint32x4_t lane = vaddq_u32(vld1q_u32(indices), vdupq_n_u32(base));
+    return vbslq_f32(vandq_u32(vcgeq_u32(lane, vdupq_n_u32(first)), vcltq_u32(lane, vdupq_n_u32(end))), x, y);
+}
+
+static inline v16 v16_where_lanes(uint32_t first, uint32_t end, v16 x, v16 y)
+{
+    return (v16){where_lanes(first, end, 0, x.a, y.a), where_lanes(first, end, 4, x.b, y.b),
+                 where_lanes(first, end, 8, x.c, y.c), where_lanes(first, end, 12, x.d, y.d)};
+}
+
+static inline float32x4_t shift_to_exponent(float32x4_t t)
+{
+    const uint32x4_t n = vshlq_n_u32(vreinterpretq_u32_f32(t), 23);
+    return vreinterpretq_f32_u32(vaddq_u32(n, vreinterpretq_u32_f32(vdupq_n_f32(1.0f))));
+}
+
+static inline v16 v16_shift_to_exponent(v16 t)
+{
+    return EACH_1(shift_to_exponent, t);
+}
+
+static inline float v16_sum(v16 x)
+{
+    const float32x4_t four = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));
+    const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+    return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
+
+static inline float v16_largest(v16 x)
+{
+    return vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.a, x.b), vmaxq_f32(x.c, x.d)));
+}
+
+#include "kernels/attend.inc.h"
+
+PGD_DEFINE_LEVEL(pgd_kernels_neon, "neon");

@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""A hard kernel limit: pagoda finishes a prompt of about 7,000 tokens in 256 MiB, where the stock engine is killed.
+
+Needs root and a memory cgroup (v1 or v2); without them the tests are skipped, loudly and counted. The limit counts
+everything that the process touches, mapped weights and page cache included.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PAGODA = os.environ.get("PAGODA_BIN", os.path.join(ROOT, "build", "pagoda"))
+STOCK = os.path.join(os.path.dirname(PAGODA), "bench", "stock_run")
+MODELS = os.environ.get("PAGODA_MODELS", os.path.join(ROOT, "build", "models"))
+TEXTS = os.environ.get("PAGODA_TEXTS", os.path.join(ROOT, "build", "texts"))
+MODEL = os.path.join(MODELS, "smollm2-135m-instruct-q4_1.gguf")
+TEXT = os.path.join(TEXTS, "debian-handbook.txt")
+LIMIT = 256 << 20
+KV = 64 << 20
+RESULTS = {"passed": 0, "failed": 0, "skipped": 0}
+
+
+class Skip(Exception):
+    pass
+
+
+class Group:
+    """A memory cgroup of our own; removed again."""
+
+    def __init__(self):
+        self.path = None
+        name = f"pagoda-test-{os.getpid()}"
+        for base, limit, peak in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.max_usage_in_bytes"),
+                                  ("/sys/fs/cgroup", "memory.max", "memory.peak")):
+            path = os.path.join(base, name)
+            try:
+                os.mkdir(path)
+            except OSError:
+                continue
+            if os.path.exists(os.path.join(path, limit)):
+                self.path, self.limit, self.peak = path, limit, peak
+                break
+            os.rmdir(path)
+        if self.path is None:
+            raise Skip("needs root and a memory cgroup")
+        self.write(self.limit, str(LIMIT))
+        for swap in ("memory.swap.max", "memory.memsw.limit_in_bytes"):
+            if os.path.exists(os.path.join(self.path, swap)):
+                self.write(swap, "0" if swap.endswith("max") else str(LIMIT))
+
+    def write(self, name, text):
+        with open(os.path.join(self.path, name), "w") as file:
+            file.write(text)
+
+    def read(self, name):
+        with open(os.path.join(self.path, name)) as file:
+            return file.read().strip()
+
+    def run(self, command, **options):
+        def join():
+            self.write("cgroup.procs", str(os.getpid()))
+
+        return subprocess.run(command, preexec_fn=join, capture_output=True, timeout=600, **options)
+
+    def remove(self):
+        os.rmdir(self.path)
+
+
+def drop_page_cache_of(*paths):
+    """Pages that somebody else has read are charged to nobody: make sure that ours are charged to the group."""
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
+def long_prompt(file):
+    """About 7,000 tokens of real text, with a question at its end."""
+    with open(TEXT, encoding="utf-8") as text:
+        words = text.read().split()
+    file.write(" ".join(words[2000:7200]))
+    file.write("\n\nIn one sentence: which operating system is this text about?\n")
+    file.flush()
+
+
+def with_group(test):
+    group = Group()
+    try:
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as prompt:
+            long_prompt(prompt)
+            drop_page_cache_of(MODEL)
+            test(group, prompt.name)
+    finally:
+        group.remove()
+
+
+def check(condition, what):
+    if not condition:
+        raise AssertionError(what)
+
+
+def test_pagoda_finishes_inside_the_limit(group, prompt):
+    done = group.run([PAGODA, "run", MODEL, "-f", prompt, "--kv", str(KV), "--on-full", "evict", "--policy", "sink",
+                      "-n", "32", "--temp", "0", "--json"])
+    check(done.returncode == 0, f"exit code {done.returncode}: {done.stderr.decode(errors='replace')[-400:]}")
+    report = json.loads(done.stdout.decode().splitlines()[-1])
+    check(report["tokens"]["prompt"] > 6500, f"prompt of {report['tokens']['prompt']} tokens")
+    check(report["tokens"]["dropped"] > 0, "nothing was dropped: the test did not test")
+    check(len(report["text"].strip()) > 0, "no answer")
+    check(report["kv"]["peak_bytes"] <= report["kv"]["budget_bytes"] <= KV, f"KV {report['kv']}")
+    peak = int(group.read(group.peak))
+    check(peak <= LIMIT, f"kernel's account {peak}")
+    print(f"   pagoda: {report['tokens']['prompt']} prompt tokens, kernel's peak {peak / 2**20:.0f} MiB, "
+          f"peak resident {report['memory']['peak_rss_bytes'] / 2**20:.0f} MiB, "
+          f"KV peak {report['kv']['peak_bytes'] / 2**20:.1f} MiB, dropped {report['tokens']['dropped']}; "
+          f"answer: {report['text'].strip()[:120]!r}")
+
+
+def test_stock_is_killed_inside_the_limit(group, prompt):
+    if not os.path.exists(STOCK):
+        raise Skip("build/bench/stock_run is not built")
+    done = group.run([STOCK, "--model", MODEL, "--text", prompt, "--context", "8192"])
+    check(done.returncode == -signal.SIGKILL,
+          f"the stock engine ended with {done.returncode}: {done.stdout.decode(errors='replace')[-200:]}")
+    print("   stock with an 8k context: killed by the kernel")
+
+
+def main():
+    for name, test in sorted(globals().items()):
+        if not name.startswith("test_"):
+            continue
+        try:
+            if not os.path.exists(MODEL) or not os.path.exists(TEXT):
+                raise Skip("needs `make models texts`")
+            with_group(test)
+            print(f"ok {name}")
+            RESULTS["passed"] += 1
+        except Skip as reason:
+            print(f"SKIP {name}: {reason}")
+            RESULTS["skipped"] += 1
+        except AssertionError as problem:
+            print(f"FAIL {name}: {problem}")
+            RESULTS["failed"] += 1
+    print(f"{RESULTS['passed']} passed, {RESULTS['failed']} failed, {RESULTS['skipped']} skipped")
+    return 1 if RESULTS["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
