@@ -31,7 +31,8 @@ struct pgd_turn {
 };
 
 /* One turn: reads the user's text, generates the reply. When the user's text does not fit (FULL) or reading is
- * cancelled, the turn is taken back whole and the conversation is as before. A cancelled reply stays as far as it came. */
+ * cancelled, the turn is taken back whole and the conversation is as before. A cancelled reply stays as far as it
+ * came. */
 PAGODA_MUST_CHECK enum pagoda_status pgd_chat_say(struct pgd_chat *chat, const char *text, struct pgd_sampler *sampler,
                                                   const struct pgd_feed_options *feed,
                                                   const struct pgd_reply_options *reply, struct pgd_turn *turn,

@@ -34,7 +34,7 @@ PAGODA_MUST_CHECK enum pagoda_status pgd_generate_feed(struct pgd_bridge *bridge
 struct pgd_reply_options {
     int64_t tokens_max; /* -n; negative: until the model ends it */
     bool ignore_eos;
-    bool special;       /* show control tokens */
+    bool special; /* show control tokens */
     /* Whole UTF-8 characters only, in order; false ends the reply as cancelled. Invalid bytes become U+FFFD. */
     bool (*text)(void *user, const char *bytes, size_t count);
     void *user;
@@ -43,16 +43,16 @@ struct pgd_reply_options {
 
 struct pgd_reply {
     enum pgd_stop stop;
-    uint64_t tokens;        /* generated, the end token not counted */
-    double seconds;         /* from the first pick to the end */
+    uint64_t tokens;            /* generated, the end token not counted */
+    double seconds;             /* from the first pick to the end */
     double first_token_seconds; /* from the call to the first token's text */
-    struct pagoda_error full; /* for PGD_STOP_FULL: why */
+    struct pagoda_error full;   /* for PGD_STOP_FULL: why */
 };
 
 /* Generates a reply after pgd_generate_feed. The last picked token is in the sequence too (except an end
  * token). Errors other than FULL and CANCELLED, which are stops, as of pgd_bridge_decode. */
 PAGODA_MUST_CHECK enum pagoda_status pgd_generate_reply(struct pgd_bridge *bridge, struct pgd_sampler *sampler,
-                                                        const struct pgd_reply_options *options, struct pgd_reply *reply,
-                                                        struct pagoda_error *error);
+                                                        const struct pgd_reply_options *options,
+                                                        struct pgd_reply *reply, struct pagoda_error *error);
 
 #endif

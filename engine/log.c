@@ -31,6 +31,9 @@ static void keep_reason(char *reason, size_t bytes, const char *text)
 static void on_line(enum ggml_log_level level, const char *text, void *user)
 {
     (void) user;
+    if (level == GGML_LOG_LEVEL_DEBUG) {
+        return; /* far too many, and nobody's reason */
+    }
     pthread_mutex_lock(&lock);
     const size_t length = strlen(text);
     if (length < LOG_BYTES - used) {

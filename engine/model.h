@@ -22,9 +22,9 @@ struct pgd_model_options {
 };
 
 struct pgd_model_info {
-    char name[128];         /* general.name, or the file's name */
-    char architecture[64];  /* general.architecture */
-    char description[128];  /* size and file type as llama.cpp words them */
+    char name[128];        /* general.name, or the file's name */
+    char architecture[64]; /* general.architecture */
+    char description[128]; /* size and file type as llama.cpp words them */
     uint32_t layers;
     uint32_t trained_tokens; /* context length of the training */
     uint32_t vocabulary;

@@ -7,11 +7,11 @@
 #include "engine/model.h"
 
 struct pgd_sampler_options {
-    float temperature;    /* 0: greedy. Default 0.8, as llama.cpp */
-    int32_t top_k;        /* 0: off. Default 40 */
-    float top_p;          /* 1: off. Default 0.95 */
-    float min_p;          /* 0: off. Default 0.05 */
-    float repeat_penalty; /* 1: off. Default 1 */
+    float temperature;     /* 0: greedy. Default 0.8, as llama.cpp */
+    int32_t top_k;         /* 0: off. Default 40 */
+    float top_p;           /* 1: off. Default 0.95 */
+    float min_p;           /* 0: off. Default 0.05 */
+    float repeat_penalty;  /* 1: off. Default 1 */
     int32_t repeat_last_n; /* tokens it looks back. Default 64 */
     uint32_t seed;
 };

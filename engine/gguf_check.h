@@ -1,0 +1,27 @@
+/* engine/gguf_check.h - looks at a GGUF file before libllama gets it, so that what is wrong with it can be
+ * said plainly and costs no time: missing, empty, something else, cut short, or a model of a kind that
+ * pagoda cannot run.
+ *
+ * Reads the header only. Nothing in the file is trusted: sizes are added with checked arithmetic, and text that
+ * goes into messages has its control characters taken out.
+ *
+ * Threads: any.
+ */
+#ifndef PGD_ENGINE_GGUF_CHECK_H
+#define PGD_ENGINE_GGUF_CHECK_H
+
+#include <stdint.h>
+
+#include "pagoda/status.h"
+
+struct pgd_gguf_facts {
+    char name[128];        /* general.name, or "" */
+    char architecture[64]; /* general.architecture */
+    uint64_t file_bytes;   /* of all parts, when the model is split into several files */
+};
+
+/* Errors: NOT_FOUND, INVALID (a directory, a part that is not the first), IO, CORRUPT, UNSUPPORTED. */
+PAGODA_MUST_CHECK enum pagoda_status pgd_gguf_check(const char *path, struct pgd_gguf_facts *facts,
+                                                    struct pagoda_error *error);
+
+#endif
