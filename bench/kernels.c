@@ -3,9 +3,10 @@
  *     build/bench/kernels            all levels but ref
  *     build/bench/kernels NAME...    these levels
  *
- * decode   one token of every layer and KV head of a model at a context: GB/s of keys and values read,
- *          beside a plain sum over the same bytes. Memory lies as the cache lays it: a page of 16 tokens of one
- *          layer holds a cell for each KV head, and the pages of the layers alternate.
+ * decode   one token of every layer and KV head of a model at a context: GB/s of keys and values read. Memory lies
+ *          as the cache lays it: a page of 16 tokens of one layer holds a cell for each KV head, and the pages of
+ *          the layers alternate. Beside it, the speed of a plain sum over the same bytes: in a row, and in the
+ *          order in which decoding reads them.
  * prefill  128 tokens attend to a context in items of 32 tokens: GFLOP/s, counting two for a product and
  *          a sum, over visible keys only. "causal" is the prompt's own part, where half is hidden.
  * Each number is the median of several runs.
@@ -101,8 +102,8 @@ static void gather(const struct bench *b, uint32_t layer, uint32_t head, uint32_
     }
 }
 
-/* All chunks of one KV head of one layer for `count` rows; row r's token is the context's last but `tokens - 1 - token`
- * when causal. */
+/* All chunks of one KV head of one layer for `count` rows. The first token sees `sees` keys, each next token one
+ * more, as far as the context goes. */
 static void attend(struct bench *b, uint32_t layer, uint32_t head, uint32_t count, uint32_t sees)
 {
     const uint32_t size = b->shape.value_size;
@@ -117,7 +118,9 @@ static void attend(struct bench *b, uint32_t layer, uint32_t head, uint32_t coun
             const uint32_t visible = sees + r / b->model.group;
             const uint32_t before = c * PGD_CHUNK_TOKENS;
             b->first[r] = 0;
-            b->end[r] = visible <= before ? 0 : visible - before < PGD_CHUNK_TOKENS ? visible - before : PGD_CHUNK_TOKENS;
+            b->end[r] = visible <= before                     ? 0
+                        : visible - before < PGD_CHUNK_TOKENS ? visible - before
+                                                              : PGD_CHUNK_TOKENS;
             any = any || b->end[r] > 0;
         }
         if (any) {
@@ -143,22 +146,37 @@ static double decode_gb_per_s(struct bench *b)
     return (double) memory_bytes(b) / median(times, RUNS) * 1e-9;
 }
 
-static double plain_gb_per_s(const struct bench *b)
+static uint64_t sum_words(const uint16_t *memory, size_t bytes)
 {
-    double times[RUNS];
+    const uint64_t *words = (const uint64_t *) (const void *) memory;
+    uint64_t sums[8] = {0};
+    for (size_t i = 0; i < bytes / sizeof *words; i += 8) {
+        for (size_t j = 0; j < 8; j++) {
+            sums[j] += words[i + j];
+        }
+    }
+    return sums[0] + sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] + sums[7];
+}
+
+/* A sum over all cells, from the first byte to the last, or cell by cell in the order of decoding. */
+static double read_gb_per_s(const struct bench *b, bool in_a_row)
+{
     static volatile uint64_t sink;
-    const size_t words = memory_bytes(b) / sizeof(uint64_t);
-    const uint64_t *memory = (const uint64_t *) (const void *) b->memory;
+    double times[RUNS];
+    const size_t cell_bytes = b->cell_halves * sizeof(uint16_t);
     for (int run = 0; run < RUNS; run++) {
         const double start = now_s();
-        uint64_t sums[8] = {0};
-        for (size_t i = 0; i + 8 <= words; i += 8) {
-            for (size_t j = 0; j < 8; j++) {
-                sums[j] += memory[i + j];
-            }
+        if (in_a_row) {
+            sink += sum_words(b->memory, memory_bytes(b));
         }
-        for (size_t j = 0; j < 8; j++) {
-            sink += sums[j];
+        for (uint32_t i = 0; !in_a_row && i < b->model.layers * b->model.kv_heads; i++) {
+            for (uint32_t c = 0; c < b->context / PGD_CHUNK_TOKENS; c++) {
+                struct pgd_chunk_f16 chunk;
+                gather(b, i / b->model.kv_heads, i % b->model.kv_heads, c, &chunk);
+                for (uint32_t k = 0; k < PGD_CHUNK_BLOCKS; k++) {
+                    sink += sum_words(chunk.keys[k], cell_bytes);
+                }
+            }
         }
         times[run] = now_s() - start;
     }
@@ -212,7 +230,7 @@ static void fill(struct bench *b)
 
 static struct pgd_partial partial_of(uint32_t size)
 {
-    return (struct pgd_partial){floats(ROWS_MAX), floats(ROWS_MAX), floats((size_t) ROWS_MAX * size)};
+    return (struct pgd_partial) {floats(ROWS_MAX), floats(ROWS_MAX), floats((size_t) ROWS_MAX * size)};
 }
 
 static void free_partial(struct pgd_partial *partial)
@@ -246,19 +264,19 @@ static void run_model(const struct model *model, uint32_t context, int argc, cha
     b.running = partial_of(size);
     b.partial = partial_of(size);
     fill(&b);
-    const double plain = plain_gb_per_s(&b);
+    const double mib = (double) memory_bytes(&b) / 1048576.0;
+    printf("%-13s %7u %8.1f  %-12s %8.1f\n", model->name, context, mib, "(in a row)", read_gb_per_s(&b, true));
+    printf("%-13s %7u %8.1f  %-12s %8.1f\n", model->name, context, mib, "(in order)", read_gb_per_s(&b, false));
     for (uint32_t i = 0; (b.kernels = pgd_kernels_at(i)) != NULL; i++) {
         if (is_wanted(b.kernels->name, argc, argv)) {
             const double decode = decode_gb_per_s(&b);
             const double prefill = prefill_gflop_per_s(&b, false);
             const double causal = prefill_gflop_per_s(&b, true);
-            printf("%-13s %7u %8.1f  %-7s %8.1f %9.1f %9.1f\n", model->name, context,
-                   (double) memory_bytes(&b) / 1048576.0, b.kernels->name, decode, prefill, causal);
+            printf("%-13s %7u %8.1f  %-12s %8.1f %9.1f %9.1f\n", model->name, context, mib, b.kernels->name, decode,
+                   prefill, causal);
             fflush(stdout);
         }
     }
-    printf("%-13s %7u %8.1f  %-7s %8.1f\n", model->name, context, (double) memory_bytes(&b) / 1048576.0, "(read)",
-           plain);
     munmap(b.memory, memory_bytes(&b));
     free(b.queries);
     free(b.scratch);
@@ -270,8 +288,8 @@ int main(int argc, char **argv)
 {
     static const uint32_t contexts[] = {1024, 8192};
     printf("one thread; medians of %d runs\n", RUNS);
-    printf("%-13s %7s %8s  %-7s %8s %9s %9s\n", "model", "context", "KV", "level", "decode", "prefill", "causal");
-    printf("%-13s %7s %8s  %-7s %8s %9s %9s\n", "", "tokens", "MiB", "", "GB/s", "GFLOP/s", "GFLOP/s");
+    printf("%-13s %7s %8s  %-12s %8s %9s %9s\n", "model", "context", "KV", "level", "decode", "prefill", "causal");
+    printf("%-13s %7s %8s  %-12s %8s %9s %9s\n", "", "tokens", "MiB", "", "GB/s", "GFLOP/s", "GFLOP/s");
     for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
         for (size_t c = 0; c < sizeof contexts / sizeof contexts[0]; c++) {
             run_model(&models[m], contexts[c], argc, argv);

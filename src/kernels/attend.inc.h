@@ -14,10 +14,10 @@
  *   v16_shift_to_exponent(t)      the float with bits (bits of t << 23) + (bits of 1.0f)
  *   v16_sum(a)                    the tree of step 5
  *   v16_largest(a)                the largest lane; no lane is NaN
- *   TILE_ROWS, TILE_BLOCKS        a tile of scores is so many rows x so many blocks of keys; it has
- *                                 2 * TILE_ROWS * TILE_BLOCKS accumulators
- *   TILE_VECTORS                  a tile of outputs is TILE_ROWS rows x so many vectors
- *   FOR_TILE_ROWS(rows, f)        f(rows) with a constant argument, 1 <= rows <= TILE_ROWS
+ *   DOT_ROWS, DOT_BLOCKS          a tile of scores is so many rows x so many blocks of keys; it has
+ *                                 2 * DOT_ROWS * DOT_BLOCKS accumulators
+ *   WEIGH_ROWS, WEIGH_VECTORS     a tile of outputs is so many rows x so many vectors, each an accumulator
+ *   FOR_DOT_ROWS, FOR_WEIGH_ROWS  FOR_n_ROWS below, with n = DOT_ROWS and n = WEIGH_ROWS
  *
  * How a call runs. The chunk is cut into groups of blocks that stay in the first cache; rows are cut into
  * tiles of neighbours. Scores go group by group, and in a group tile by tile; then the softmax, row by row;
@@ -37,14 +37,38 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define LANES PGD_LANES
-#define CONVERT_FROM_TILES 3u /* with this many tiles, converting a group once is cheaper */
-#define AHEAD_BYTES 8192u     /* how far ahead of the loads to prefetch, at least */
+#define CONVERT_ABOVE_TILES 2u /* with more tiles, converting a group once is cheaper */
 
+/* A loop over a tile. Unrolled always, so that the tile lives in registers. */
 #ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
+#define EACH(i, n) _Pragma("clang loop unroll(full)") for (uint32_t i = 0; i < (n); i++)
 #else
-#define UNROLL _Pragma("GCC unroll 16")
+#define EACH(i, n) _Pragma("GCC unroll 16") for (uint32_t i = 0; i < (n); i++)
 #endif
+
+/* f(rows) with a constant in place of rows, 1 <= rows <= n. */
+#define FOR_3_ROWS(rows, f) \
+    switch (rows) { \
+    case 1: f(1); break; \
+    case 2: f(2); break; \
+    default: f(3); break; \
+    }
+#define FOR_4_ROWS(rows, f) \
+    switch (rows) { \
+    case 1: f(1); break; \
+    case 2: f(2); break; \
+    case 3: f(3); break; \
+    default: f(4); break; \
+    }
+#define FOR_6_ROWS(rows, f) \
+    switch (rows) { \
+    case 1: f(1); break; \
+    case 2: f(2); break; \
+    case 3: f(3); break; \
+    case 4: f(4); break; \
+    case 5: f(5); break; \
+    default: f(6); break; \
+    }
 
 /* Lanes first <= lane < end of the chunk; empty when first >= end. */
 struct span {
@@ -60,10 +84,10 @@ struct call {
     const struct pgd_partial *partial;
     float *group;          /* a group of blocks as f32, when `converted` */
     float *scores;         /* [rows][PGD_CHUNK_TOKENS]; step 4 turns them into weights */
-    uint32_t group_blocks; /* blocks of a group */
+    uint32_t group_blocks; /* blocks of a group, and how far ahead of the loads to prefetch */
     uint32_t value_floats; /* a converted value row: value_size in whole vectors */
-    uint32_t tile_rows;
-    uint32_t ahead_blocks;
+    uint32_t dot_rows;     /* rows of a tile of scores, and of outputs */
+    uint32_t weigh_rows;
     bool converted;
 };
 
@@ -91,17 +115,18 @@ static uint32_t div_up(uint32_t a, uint32_t b)
 
 static struct span intersection(struct span a, struct span b)
 {
-    return (struct span){max_u32(a.first, b.first), min_u32(a.end, b.end)};
+    return (struct span) {max_u32(a.first, b.first), min_u32(a.end, b.end)};
 }
 
 static struct span visible(const struct call *call, uint32_t row)
 {
-    return (struct span){call->rows->first[row], call->rows->end[row]};
+    return (struct span) {call->rows->first[row], call->rows->end[row]};
 }
 
-static struct tile tile_at(const struct call *call, uint32_t row)
+/* The tile that starts at `row`, of at most `rows` rows. */
+static struct tile tile_at(const struct call *call, uint32_t row, uint32_t rows)
 {
-    struct tile tile = {row, min_u32(call->tile_rows, call->rows->count - row), {UINT32_MAX, 0}, {0, UINT32_MAX}};
+    struct tile tile = {row, min_u32(rows, call->rows->count - row), {UINT32_MAX, 0}, {0, UINT32_MAX}};
     for (uint32_t r = row; r < row + tile.rows; r++) {
         const struct span span = visible(call, r);
         if (span.first < span.end) {
@@ -111,6 +136,12 @@ static struct tile tile_at(const struct call *call, uint32_t row)
         tile.all = intersection(tile.all, span);
     }
     return tile;
+}
+
+/* Into the second cache: the first is full of what is being used. Any address will do: a prefetch cannot fail. */
+INLINE void prefetch(const uint16_t *halves, size_t index)
+{
+    __builtin_prefetch((const void *) ((uintptr_t) halves + index * sizeof *halves), 0, 2);
 }
 
 INLINE v16 exponential(v16 x)
@@ -136,10 +167,10 @@ struct dot {
     uint32_t key_size;
     float scale;
     float softcap;
-    const float *queries;             /* of the tile's first row */
-    float *scores;                    /* of the tile's first row, at the lane of the first block */
-    const void *keys[TILE_BLOCKS];    /* f16, or f32 when converted */
-    const uint16_t *ahead[TILE_BLOCKS]; /* what to prefetch meanwhile */
+    const float *queries;              /* of the tile's first row */
+    float *scores;                     /* of the tile's first row, at the lane of the first block */
+    const void *keys[DOT_BLOCKS];      /* f16, or f32 when converted */
+    const uint16_t *ahead[DOT_BLOCKS]; /* what to prefetch meanwhile, if not converted */
 };
 
 INLINE v16 load_key(bool converted, const void *keys, uint32_t d)
@@ -163,15 +194,15 @@ INLINE v16 scaled(v16 score, float scale, float softcap)
 }
 
 INLINE void dot_step(uint32_t rows, uint32_t blocks, bool converted, const struct dot *dot, uint32_t d,
-                     v16 sums[TILE_ROWS][TILE_BLOCKS])
+                     v16 sums[DOT_ROWS][DOT_BLOCKS])
 {
-    v16 keys[TILE_BLOCKS];
-    UNROLL for (uint32_t b = 0; b < blocks; b++) {
+    v16 keys[DOT_BLOCKS];
+    EACH (b, blocks) {
         keys[b] = load_key(converted, dot->keys[b], d);
     }
-    UNROLL for (uint32_t r = 0; r < rows; r++) {
+    EACH (r, rows) {
         const v16 query = v16_set1(dot->queries[(size_t) r * dot->key_size + d]);
-        UNROLL for (uint32_t b = 0; b < blocks; b++) {
+        EACH (b, blocks) {
             sums[r][b] = v16_fma(query, keys[b], sums[r][b]);
         }
     }
@@ -179,10 +210,10 @@ INLINE void dot_step(uint32_t rows, uint32_t blocks, bool converted, const struc
 
 INLINE void dot_tile(uint32_t rows, uint32_t blocks, bool converted, const struct dot *dot)
 {
-    v16 even[TILE_ROWS][TILE_BLOCKS];
-    v16 odd[TILE_ROWS][TILE_BLOCKS];
-    UNROLL for (uint32_t r = 0; r < rows; r++) {
-        UNROLL for (uint32_t b = 0; b < blocks; b++) {
+    v16 even[DOT_ROWS][DOT_BLOCKS];
+    v16 odd[DOT_ROWS][DOT_BLOCKS];
+    EACH (r, rows) {
+        EACH (b, blocks) {
             even[r][b] = v16_set1(0.0f);
             odd[r][b] = v16_set1(0.0f);
         }
@@ -190,8 +221,8 @@ INLINE void dot_tile(uint32_t rows, uint32_t blocks, bool converted, const struc
     const uint32_t pairs = dot->key_size / 2;
     for (uint32_t i = 0; i < pairs; i++) {
         if (!converted) {
-            UNROLL for (uint32_t b = 0; b < blocks; b++) {
-                __builtin_prefetch(dot->ahead[b] + (size_t) i * 2 * LANES);
+            EACH (b, blocks) {
+                prefetch(dot->ahead[b], (size_t) i * 2 * LANES);
             }
         }
         dot_step(rows, blocks, converted, dot, 2 * i, even);
@@ -200,8 +231,8 @@ INLINE void dot_tile(uint32_t rows, uint32_t blocks, bool converted, const struc
     if (dot->key_size % 2 != 0) {
         dot_step(rows, blocks, converted, dot, dot->key_size - 1, even);
     }
-    UNROLL for (uint32_t r = 0; r < rows; r++) {
-        UNROLL for (uint32_t b = 0; b < blocks; b++) {
+    EACH (r, rows) {
+        EACH (b, blocks) {
             const v16 score = scaled(v16_add(even[r][b], odd[r][b]), dot->scale, dot->softcap);
             v16_store(dot->scores + (size_t) r * PGD_CHUNK_TOKENS + (size_t) b * LANES, score);
         }
@@ -210,28 +241,28 @@ INLINE void dot_tile(uint32_t rows, uint32_t blocks, bool converted, const struc
 
 static void dot_blocks(bool converted, const struct dot *dot, uint32_t rows, uint32_t blocks)
 {
-#define DOT_TILE(constant_rows) dot_tile(constant_rows, TILE_BLOCKS, true, dot)
-#define DOT_TILE_F16(constant_rows) dot_tile(constant_rows, TILE_BLOCKS, false, dot)
+#define DOT_TILE(constant_rows) dot_tile(constant_rows, DOT_BLOCKS, true, dot)
+#define DOT_TILE_F16(constant_rows) dot_tile(constant_rows, DOT_BLOCKS, false, dot)
 #define DOT_BLOCK(constant_rows) dot_tile(constant_rows, 1, true, dot)
 #define DOT_BLOCK_F16(constant_rows) dot_tile(constant_rows, 1, false, dot)
-    if (blocks == TILE_BLOCKS) {
+    if (blocks == DOT_BLOCKS) {
         if (converted) {
-            FOR_TILE_ROWS(rows, DOT_TILE)
+            FOR_DOT_ROWS(rows, DOT_TILE)
         } else {
-            FOR_TILE_ROWS(rows, DOT_TILE_F16)
+            FOR_DOT_ROWS(rows, DOT_TILE_F16)
         }
     } else if (converted) {
-        FOR_TILE_ROWS(rows, DOT_BLOCK)
+        FOR_DOT_ROWS(rows, DOT_BLOCK)
     } else {
-        FOR_TILE_ROWS(rows, DOT_BLOCK_F16)
+        FOR_DOT_ROWS(rows, DOT_BLOCK_F16)
     }
 }
 
-/* What is read `ahead_blocks` blocks after key block `block`: a later key block, or one of the values. */
+/* What is read a group later than key block `block`: another key block, or one of the values. */
 static const uint16_t *ahead_of_keys(const struct call *call, uint32_t block)
 {
     const uint32_t count = call->chunk->block_count;
-    const uint32_t next = block + call->ahead_blocks;
+    const uint32_t next = block + call->group_blocks;
     return next < count ? call->chunk->keys[next] : call->chunk->values[min_u32(next - count, count - 1)];
 }
 
@@ -241,7 +272,7 @@ static void dot_group(const struct call *call, const struct tile *tile, uint32_t
     const struct pgd_attend_shape *shape = call->shape;
     const size_t block_floats = (size_t) shape->key_size * LANES;
     for (uint32_t block = first; block < end;) {
-        const uint32_t blocks = end - block < TILE_BLOCKS ? 1 : TILE_BLOCKS;
+        const uint32_t blocks = end - block < DOT_BLOCKS ? 1 : DOT_BLOCKS;
         struct dot dot = {
             .key_size = shape->key_size,
             .scale = shape->scale,
@@ -254,7 +285,7 @@ static void dot_group(const struct call *call, const struct tile *tile, uint32_t
                 dot.keys[b] = call->group + (block + b - group) * block_floats;
             } else {
                 dot.keys[b] = call->chunk->keys[block + b];
-                dot.ahead[b] = ahead_of_keys(call, block + b);
+                dot.ahead[b] = tile->row == 0 ? ahead_of_keys(call, block + b) : call->chunk->keys[block + b];
             }
         }
         dot_blocks(call->converted, &dot, tile->rows, blocks);
@@ -282,8 +313,8 @@ static void dot_rows(const struct call *call, struct span any)
         if (call->converted) {
             convert_keys(call, group, group_end);
         }
-        for (uint32_t row = 0; row < call->rows->count; row += call->tile_rows) {
-            const struct tile tile = tile_at(call, row);
+        for (uint32_t row = 0; row < call->rows->count; row += call->dot_rows) {
+            const struct tile tile = tile_at(call, row, call->dot_rows);
             dot_group(call, &tile, group, max_u32(group, tile.any.first / LANES),
                       min_u32(group_end, div_up(tile.any.end, LANES)));
         }
@@ -348,7 +379,7 @@ INLINE v16 load_value(bool converted, const void *values, size_t at, uint32_t n)
     return n == LANES ? v16_load_f16(halves) : v16_load_f16_n(halves, n);
 }
 
-/* Outputs d <= i < d + 16 * vectors; or, with one vector, d <= i < d + n. */
+/* Outputs d <= i < d + 16 * vectors; with one vector, d <= i < d + n. */
 INLINE void weigh_tile(uint32_t rows, uint32_t vectors, bool converted, const struct weigh *weigh, uint32_t d,
                        uint32_t n)
 {
@@ -357,11 +388,11 @@ INLINE void weigh_tile(uint32_t rows, uint32_t vectors, bool converted, const st
     const size_t out_stride = call->shape->value_size;
     const float *weights = call->scores + (size_t) weigh->row * PGD_CHUNK_TOKENS;
     float *out = call->partial->out + weigh->row * out_stride + d;
-    v16 sums[TILE_ROWS][TILE_VECTORS];
-    UNROLL for (uint32_t r = 0; r < rows; r++) {
-        UNROLL for (uint32_t v = 0; v < vectors; v++) {
+    v16 sums[WEIGH_ROWS][WEIGH_VECTORS];
+    EACH (r, rows) {
+        EACH (v, vectors) {
             const float *from = out + r * out_stride + (size_t) v * LANES;
-            sums[r][v] = vectors == 1 ? v16_load_n(from, n) : v16_load(from);
+            sums[r][v] = n == LANES ? v16_load(from) : v16_load_n(from, n);
         }
     }
     for (uint32_t lane = weigh->lanes.first; lane < weigh->lanes.end;) {
@@ -369,32 +400,32 @@ INLINE void weigh_tile(uint32_t rows, uint32_t vectors, bool converted, const st
         const uint32_t last = call->chunk->block_count - 1;
         const void *values = converted ? (const void *) (call->group + (block - weigh->group) * LANES * stride)
                                        : (const void *) call->chunk->values[block];
-        const uint16_t *ahead = call->chunk->values[min_u32(block + call->ahead_blocks, last)];
+        const uint16_t *ahead = call->chunk->values[min_u32(block + call->group_blocks, last)];
         const uint32_t stop = min_u32(weigh->lanes.end, (block + 1) * LANES);
         for (; lane < stop; lane++) {
             const size_t at = (lane - block * LANES) * stride + d;
-            v16 value[TILE_VECTORS];
-            UNROLL for (uint32_t v = 0; v < vectors; v++) {
-                if (!converted && v % 2 == 0) {
-                    __builtin_prefetch(ahead + at + (size_t) v * LANES);
-                }
-                value[v] = load_value(converted, values, at + (size_t) v * LANES, n);
+            v16 weight[WEIGH_ROWS];
+            EACH (r, rows) {
+                weight[r] = v16_set1(weights[(size_t) r * PGD_CHUNK_TOKENS + lane]);
             }
-            UNROLL for (uint32_t r = 0; r < rows; r++) {
-                const v16 weight = v16_set1(weights[(size_t) r * PGD_CHUNK_TOKENS + lane]);
-                UNROLL for (uint32_t v = 0; v < vectors; v++) {
-                    sums[r][v] = v16_fma(weight, value[v], sums[r][v]);
+            EACH (v, vectors) {
+                if (!converted && (vectors == 1 ? d / LANES : v) % 2 == 0) { /* a cache line holds two */
+                    prefetch(ahead, at + (size_t) v * LANES);
+                }
+                const v16 value = load_value(converted, values, at + (size_t) v * LANES, n);
+                EACH (r, rows) {
+                    sums[r][v] = v16_fma(weight[r], value, sums[r][v]);
                 }
             }
         }
     }
-    UNROLL for (uint32_t r = 0; r < rows; r++) {
-        UNROLL for (uint32_t v = 0; v < vectors; v++) {
+    EACH (r, rows) {
+        EACH (v, vectors) {
             float *to = out + r * out_stride + (size_t) v * LANES;
-            if (vectors == 1) {
-                v16_store_n(to, sums[r][v], n);
-            } else {
+            if (n == LANES) {
                 v16_store(to, sums[r][v]);
+            } else {
+                v16_store_n(to, sums[r][v], n);
             }
         }
     }
@@ -403,8 +434,8 @@ INLINE void weigh_tile(uint32_t rows, uint32_t vectors, bool converted, const st
 /* All outputs of `rows` rows over lanes that all of them see. */
 static void weigh_lanes(const struct weigh *weigh, uint32_t rows)
 {
-#define WEIGH_TILE(constant_rows) weigh_tile(constant_rows, TILE_VECTORS, true, weigh, d, LANES)
-#define WEIGH_TILE_F16(constant_rows) weigh_tile(constant_rows, TILE_VECTORS, false, weigh, d, LANES)
+#define WEIGH_TILE(constant_rows) weigh_tile(constant_rows, WEIGH_VECTORS, true, weigh, d, LANES)
+#define WEIGH_TILE_F16(constant_rows) weigh_tile(constant_rows, WEIGH_VECTORS, false, weigh, d, LANES)
 #define WEIGH_VECTOR(constant_rows) weigh_tile(constant_rows, 1, true, weigh, d, n)
 #define WEIGH_VECTOR_F16(constant_rows) weigh_tile(constant_rows, 1, false, weigh, d, n)
     const uint32_t size = weigh->call->shape->value_size;
@@ -413,19 +444,19 @@ static void weigh_lanes(const struct weigh *weigh, uint32_t rows)
         return;
     }
     uint32_t d = 0;
-    for (; size - d >= TILE_VECTORS * LANES; d += TILE_VECTORS * LANES) {
+    for (; size - d >= WEIGH_VECTORS * LANES; d += WEIGH_VECTORS * LANES) {
         if (converted) {
-            FOR_TILE_ROWS(rows, WEIGH_TILE)
+            FOR_WEIGH_ROWS(rows, WEIGH_TILE)
         } else {
-            FOR_TILE_ROWS(rows, WEIGH_TILE_F16)
+            FOR_WEIGH_ROWS(rows, WEIGH_TILE_F16)
         }
     }
     for (; d < size; d += LANES) {
         const uint32_t n = min_u32(LANES, size - d);
         if (converted) {
-            FOR_TILE_ROWS(rows, WEIGH_VECTOR)
+            FOR_WEIGH_ROWS(rows, WEIGH_VECTOR)
         } else {
-            FOR_TILE_ROWS(rows, WEIGH_VECTOR_F16)
+            FOR_WEIGH_ROWS(rows, WEIGH_VECTOR_F16)
         }
     }
 }
@@ -483,20 +514,24 @@ static void weigh_rows(const struct call *call, struct span any)
         if (call->converted) {
             convert_values(call, group, group_end);
         }
-        for (uint32_t row = 0; row < call->rows->count; row += call->tile_rows) {
-            const struct tile tile = tile_at(call, row);
-            weigh_group(call, &tile, group, (struct span){group * LANES, group_end * LANES});
+        for (uint32_t row = 0; row < call->rows->count; row += call->weigh_rows) {
+            const struct tile tile = tile_at(call, row, call->weigh_rows);
+            weigh_group(call, &tile, group, (struct span) {group * LANES, group_end * LANES});
         }
     }
 }
 
 /* ---- the table's functions ---- */
 
+/* Rows of a tile, so that tiles are of even size: not full ones and a small rest. */
+static uint32_t even_part(uint32_t rows, uint32_t rows_max)
+{
+    return rows <= rows_max ? max_u32(rows, 1) : div_up(rows, div_up(rows, rows_max));
+}
+
 static void attend_chunk_f16(const struct pgd_attend_shape *shape, const struct pgd_chunk_f16 *chunk,
                              const struct pgd_rows *rows, float *scratch, const struct pgd_partial *partial)
 {
-    const uint32_t tiles = div_up(rows->count, TILE_ROWS);
-    const uint32_t block_bytes = min_u32(shape->key_size, shape->value_size) * LANES * (uint32_t) sizeof(uint16_t);
     const struct call call = {
         .shape = shape,
         .chunk = chunk,
@@ -506,16 +541,11 @@ static void attend_chunk_f16(const struct pgd_attend_shape *shape, const struct 
         .scores = scratch + pgd_kernels_group_floats(shape),
         .group_blocks = pgd_kernels_group_blocks(shape),
         .value_floats = div_up(shape->value_size, LANES) * LANES,
-        .tile_rows = tiles == 0 ? 1 : div_up(rows->count, tiles), /* of even size, not a full one and a rest */
-        .ahead_blocks = max_u32(TILE_BLOCKS, div_up(AHEAD_BYTES, block_bytes)),
-        .converted = tiles >= CONVERT_FROM_TILES,
+        .dot_rows = even_part(rows->count, DOT_ROWS),
+        .weigh_rows = even_part(rows->count, WEIGH_ROWS),
+        .converted = rows->count > CONVERT_ABOVE_TILES * DOT_ROWS,
     };
-    struct span any = {UINT32_MAX, 0};
-    for (uint32_t row = 0; row < rows->count; row += call.tile_rows) {
-        const struct tile tile = tile_at(&call, row);
-        any.first = min_u32(any.first, tile.any.first);
-        any.end = max_u32(any.end, tile.any.end);
-    }
+    const struct span any = tile_at(&call, 0, rows->count).any;
     dot_rows(&call, any);
     for (uint32_t row = 0; row < rows->count; row++) {
         softmax_row(&call, row);

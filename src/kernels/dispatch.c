@@ -40,8 +40,7 @@ static const struct level levels[] = {
 #elif defined(__aarch64__)
 
 static const struct level levels[] = {
-    {&pgd_kernels_ref, always},
-    {&pgd_kernels_neon, always}, /* part of the architecture */
+    {&pgd_kernels_ref, always}, {&pgd_kernels_neon, always}, /* part of the architecture */
 };
 
 #else

@@ -43,8 +43,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PGD_LANES 16u         /* tokens in a block */
-#define PGD_CHUNK_BLOCKS 16u  /* blocks in a chunk */
+#define PGD_LANES 16u        /* tokens in a block */
+#define PGD_CHUNK_BLOCKS 16u /* blocks in a chunk */
 #define PGD_CHUNK_TOKENS (PGD_LANES * PGD_CHUNK_BLOCKS)
 #define PGD_HEAD_SIZE_MAX 1024u /* largest key_size or value_size the kernels accept */
 
@@ -58,7 +58,7 @@ struct pgd_attend_shape {
 
 /* One chunk of f16 blocks of one KV head. */
 struct pgd_chunk_f16 {
-    uint32_t block_count;                       /* 1 .. PGD_CHUNK_BLOCKS */
+    uint32_t block_count;                     /* 1 .. PGD_CHUNK_BLOCKS */
     const uint16_t *keys[PGD_CHUNK_BLOCKS];   /* each [key_size][PGD_LANES] */
     const uint16_t *values[PGD_CHUNK_BLOCKS]; /* each [PGD_LANES][value_size] */
 };
@@ -85,12 +85,10 @@ struct pgd_kernels {
 
     /* Steps 1-6 for every row of one chunk; overwrites `partial`. */
     void (*attend_chunk_f16)(const struct pgd_attend_shape *shape, const struct pgd_chunk_f16 *chunk,
-                             const struct pgd_rows *rows, float *scratch,
-                             const struct pgd_partial *partial);
+                             const struct pgd_rows *rows, float *scratch, const struct pgd_partial *partial);
 
     /* Merges `from` (the later chunk) into `into`, for `count` rows. */
-    void (*merge)(uint32_t count, uint32_t value_size, const struct pgd_partial *into,
-                  const struct pgd_partial *from);
+    void (*merge)(uint32_t count, uint32_t value_size, const struct pgd_partial *into, const struct pgd_partial *from);
 
     /* Writes token `lane` of a block from an f32 row: keys[d][lane] = f16(row[d]), rounded to
      * nearest even (F16C and ggml round alike). */

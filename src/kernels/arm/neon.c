@@ -7,33 +7,29 @@ typedef struct {
     float32x4_t a, b, c, d; /* lanes 0-3, 4-7, 8-11, 12-15 */
 } v16;
 
-/* 24 accumulators of 32 registers. */
-#define TILE_ROWS 3u
-#define TILE_BLOCKS 1u
-#define TILE_VECTORS 2u
-
-#define FOR_TILE_ROWS(rows, f) \
-    switch (rows) { \
-    case 1: f(1); break; \
-    case 2: f(2); break; \
-    default: f(3); break; \
-    }
+/* 24 accumulators of 32 registers for scores, 16 for outputs. */
+#define DOT_ROWS 3u
+#define DOT_BLOCKS 1u
+#define WEIGH_ROWS 4u
+#define WEIGH_VECTORS 1u
+#define FOR_DOT_ROWS FOR_3_ROWS
+#define FOR_WEIGH_ROWS FOR_4_ROWS
 
 /* f applied to the quarters of one, two or three vectors. */
-#define EACH_1(f, x) ((v16){f((x).a), f((x).b), f((x).c), f((x).d)})
-#define EACH_2(f, x, y) ((v16){f((x).a, (y).a), f((x).b, (y).b), f((x).c, (y).c), f((x).d, (y).d)})
+#define EACH_1(f, x) ((v16) {f((x).a), f((x).b), f((x).c), f((x).d)})
+#define EACH_2(f, x, y) ((v16) {f((x).a, (y).a), f((x).b, (y).b), f((x).c, (y).c), f((x).d, (y).d)})
 #define EACH_3(f, x, y, z) \
-    ((v16){f((x).a, (y).a, (z).a), f((x).b, (y).b, (z).b), f((x).c, (y).c, (z).c), f((x).d, (y).d, (z).d)})
+    ((v16) {f((x).a, (y).a, (z).a), f((x).b, (y).b, (z).b), f((x).c, (y).c, (z).c), f((x).d, (y).d, (z).d)})
 
 static inline v16 v16_set1(float x)
 {
     const float32x4_t quarter = vdupq_n_f32(x);
-    return (v16){quarter, quarter, quarter, quarter};
+    return (v16) {quarter, quarter, quarter, quarter};
 }
 
 static inline v16 v16_load(const float *from)
 {
-    return (v16){vld1q_f32(from), vld1q_f32(from + 4), vld1q_f32(from + 8), vld1q_f32(from + 12)};
+    return (v16) {vld1q_f32(from), vld1q_f32(from + 4), vld1q_f32(from + 8), vld1q_f32(from + 12)};
 }
 
 static inline v16 v16_load_n(const float *from, uint32_t n)
@@ -62,8 +58,8 @@ static inline v16 v16_load_f16(const uint16_t *from)
 {
     const float16x8_t low = vreinterpretq_f16_u16(vld1q_u16(from));
     const float16x8_t high = vreinterpretq_f16_u16(vld1q_u16(from + 8));
-    return (v16){vcvt_f32_f16(vget_low_f16(low)), vcvt_high_f32_f16(low), vcvt_f32_f16(vget_low_f16(high)),
-                 vcvt_high_f32_f16(high)};
+    return (v16) {vcvt_f32_f16(vget_low_f16(low)), vcvt_high_f32_f16(low), vcvt_f32_f16(vget_low_f16(high)),
+                  vcvt_high_f32_f16(high)};
 }
 
 static inline v16 v16_load_f16_n(const uint16_t *from, uint32_t n)
@@ -121,8 +117,8 @@ static inline v16 v16_greater(v16 x, v16 y)
 
 static inline v16 v16_where_less(v16 a, v16 b, v16 x, v16 y)
 {
-    return (v16){where_less(a.a, b.a, x.a, y.a), where_less(a.b, b.b, x.b, y.b), where_less(a.c, b.c, x.c, y.c),
-                 where_less(a.d, b.d, x.d, y.d)};
+    return (v16) {where_less(a.a, b.a, x.a, y.a), where_less(a.b, b.b, x.b, y.b), where_less(a.c, b.c, x.c, y.c),
+                  where_less(a.d, b.d, x.d, y.d)};
 }
 
 /* x in the lanes first <= base + i < end. */
@@ -135,8 +131,8 @@ static inline float32x4_t where_lanes(uint32_t first, uint32_t end, uint32_t bas
 
 static inline v16 v16_where_lanes(uint32_t first, uint32_t end, v16 x, v16 y)
 {
-    return (v16){where_lanes(first, end, 0, x.a, y.a), where_lanes(first, end, 4, x.b, y.b),
-                 where_lanes(first, end, 8, x.c, y.c), where_lanes(first, end, 12, x.d, y.d)};
+    return (v16) {where_lanes(first, end, 0, x.a, y.a), where_lanes(first, end, 4, x.b, y.b),
+                  where_lanes(first, end, 8, x.c, y.c), where_lanes(first, end, 12, x.d, y.d)};
 }
 
 static inline float32x4_t shift_to_exponent(float32x4_t t)

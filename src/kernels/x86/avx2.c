@@ -8,27 +8,23 @@ typedef struct {
     __m256 high;
 } v16;
 
-/* 12 accumulators of 16 registers. */
-#define TILE_ROWS 3u
-#define TILE_BLOCKS 1u
-#define TILE_VECTORS 2u
-
-#define FOR_TILE_ROWS(rows, f) \
-    switch (rows) { \
-    case 1: f(1); break; \
-    case 2: f(2); break; \
-    default: f(3); break; \
-    }
+/* 12 accumulators of 16 registers for scores. 8 for outputs: enough for two FMA units; with 12, compilers spill. */
+#define DOT_ROWS 3u
+#define DOT_BLOCKS 1u
+#define WEIGH_ROWS 4u
+#define WEIGH_VECTORS 1u
+#define FOR_DOT_ROWS FOR_3_ROWS
+#define FOR_WEIGH_ROWS FOR_4_ROWS
 
 static inline v16 v16_set1(float x)
 {
     const __m256 half = _mm256_set1_ps(x);
-    return (v16){half, half};
+    return (v16) {half, half};
 }
 
 static inline v16 v16_load(const float *from)
 {
-    return (v16){_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)};
+    return (v16) {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)};
 }
 
 static inline v16 v16_load_n(const float *from, uint32_t n)
@@ -54,7 +50,7 @@ static inline void v16_store_n(float *to, v16 a, uint32_t n)
 static inline v16 v16_load_f16(const uint16_t *from)
 {
     const __m128i *halves = (const __m128i *) (const void *) from;
-    return (v16){_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
+    return (v16) {_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
 }
 
 static inline v16 v16_load_f16_n(const uint16_t *from, uint32_t n)
@@ -73,38 +69,38 @@ static inline void v16_store_f16(uint16_t *to, v16 a)
 
 static inline v16 v16_add(v16 a, v16 b)
 {
-    return (v16){_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
+    return (v16) {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
 }
 
 static inline v16 v16_sub(v16 a, v16 b)
 {
-    return (v16){_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)};
+    return (v16) {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)};
 }
 
 static inline v16 v16_mul(v16 a, v16 b)
 {
-    return (v16){_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
+    return (v16) {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
 }
 
 static inline v16 v16_div(v16 a, v16 b)
 {
-    return (v16){_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)};
+    return (v16) {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)};
 }
 
 static inline v16 v16_fma(v16 a, v16 b, v16 c)
 {
-    return (v16){_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+    return (v16) {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
 }
 
 static inline v16 v16_greater(v16 a, v16 b)
 {
-    return (v16){_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; /* b when equal or NaN */
+    return (v16) {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; /* b when equal or NaN */
 }
 
 static inline v16 v16_where_less(v16 a, v16 b, v16 x, v16 y)
 {
-    return (v16){_mm256_blendv_ps(y.low, x.low, _mm256_cmp_ps(a.low, b.low, _CMP_LT_OQ)),
-                 _mm256_blendv_ps(y.high, x.high, _mm256_cmp_ps(a.high, b.high, _CMP_LT_OQ))};
+    return (v16) {_mm256_blendv_ps(y.low, x.low, _mm256_cmp_ps(a.low, b.low, _CMP_LT_OQ)),
+                  _mm256_blendv_ps(y.high, x.high, _mm256_cmp_ps(a.high, b.high, _CMP_LT_OQ))};
 }
 
 /* All ones in the lanes first <= base + i < end. */
@@ -118,8 +114,8 @@ static inline __m256 lane_mask(int first, int end, int base)
 
 static inline v16 v16_where_lanes(uint32_t first, uint32_t end, v16 x, v16 y)
 {
-    return (v16){_mm256_blendv_ps(y.low, x.low, lane_mask((int) first, (int) end, 0)),
-                 _mm256_blendv_ps(y.high, x.high, lane_mask((int) first, (int) end, 8))};
+    return (v16) {_mm256_blendv_ps(y.low, x.low, lane_mask((int) first, (int) end, 0)),
+                  _mm256_blendv_ps(y.high, x.high, lane_mask((int) first, (int) end, 8))};
 }
 
 static inline __m256 shift_half_to_exponent(__m256 t)
@@ -130,7 +126,7 @@ static inline __m256 shift_half_to_exponent(__m256 t)
 
 static inline v16 v16_shift_to_exponent(v16 t)
 {
-    return (v16){shift_half_to_exponent(t.low), shift_half_to_exponent(t.high)};
+    return (v16) {shift_half_to_exponent(t.low), shift_half_to_exponent(t.high)};
 }
 
 static inline float v16_sum(v16 a)

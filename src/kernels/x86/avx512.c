@@ -5,19 +5,12 @@
 typedef __m512 v16;
 
 /* 24 accumulators of 32 registers, for scores and for outputs alike. */
-#define TILE_ROWS 6u
-#define TILE_BLOCKS 2u
-#define TILE_VECTORS 4u
-
-#define FOR_TILE_ROWS(rows, f) \
-    switch (rows) { \
-    case 1: f(1); break; \
-    case 2: f(2); break; \
-    case 3: f(3); break; \
-    case 4: f(4); break; \
-    case 5: f(5); break; \
-    default: f(6); break; \
-    }
+#define DOT_ROWS 6u
+#define DOT_BLOCKS 2u
+#define WEIGH_ROWS 6u
+#define WEIGH_VECTORS 4u
+#define FOR_DOT_ROWS FOR_6_ROWS
+#define FOR_WEIGH_ROWS FOR_6_ROWS
 
 static inline __mmask16 lanes_below(uint32_t n)
 {
