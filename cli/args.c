@@ -1,0 +1,597 @@
+/* cli/args.c - see args.h. */
+#include "cli/args.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/status.h"
+#include "cli/suggest.h"
+
+const char *const pgd_policy_words[] = {"fifo", "window", "sink", NULL};
+const char *const pgd_on_full_words[] = {"stop", "evict", "spill", NULL};
+static const char *const color_words[] = {"auto", "always", "never", NULL};
+
+enum kind {
+    SWITCH,  /* bool: true */
+    NEVER,   /* --no-color: sets an int to PGD_COLOR_NEVER */
+    TEXT,    /* const char * */
+    COUNT,   /* uint64_t, may carry K, M, G */
+    SIGNED,  /* int64_t */
+    REAL,    /* float */
+    INTEGER, /* int32_t */
+    BUDGET,  /* struct pgd_budget */
+    CHOICE,  /* int: index into words */
+    CODEC,   /* f16 and nothing else, so far */
+    CPU      /* const char *: a kernel level that is here */
+};
+
+struct arg {
+    const char *group;    /* heading in the help; NULL: as the row before */
+    const char *name;     /* without its dashes; the variable is PAGODA_ and this in capitals */
+    const char *spelling; /* other ways to write it, separated by blanks; the first is shown */
+    const char *value;    /* what the help calls its value; NULL: a switch */
+    const char *help;
+    unsigned commands;
+    enum kind kind;
+    size_t offset;
+    double least;
+    double most;
+    const char *const *words;
+};
+
+#define AT(member) offsetof(struct pgd_options, member)
+#define ALL (PGD_COMMAND_CHAT | PGD_COMMAND_RUN | PGD_COMMAND_SHOW)
+#define TALK (PGD_COMMAND_CHAT | PGD_COMMAND_RUN)
+#define RUN PGD_COMMAND_RUN
+#define SHOW PGD_COMMAND_SHOW
+#define MANY 1e15
+
+static const struct arg args[] = {
+    {"Model and prompt", "model", "-m", "FILE", "the GGUF model; the first word does as well", ALL, TEXT, AT(model), 0, 0,
+     NULL},
+    {NULL, "prompt", "-p", "TEXT", "the prompt; words after the model do as well", RUN, TEXT, AT(prompt), 0, 0, NULL},
+    {NULL, "file", "-f", "FILE", "read the prompt from FILE, - is standard input", RUN, TEXT, AT(file), 0, 0, NULL},
+    {NULL, "system", "-sys --system-prompt", "TEXT", "the system prompt", TALK, TEXT, AT(system), 0, 0, NULL},
+    {NULL, "raw", "", NULL, "no chat template: read the prompt as it is, control tokens included", RUN, SWITCH, AT(raw), 0,
+     0, NULL},
+
+    {"Reply", "predict", "-n --n-predict", "N", "most tokens of a reply; -1: as many as it was trained for, -2: no limit", TALK, SIGNED,
+     AT(predict), -2, MANY, NULL},
+    {NULL, "ignore-eos", "", NULL, "go on when the model ends the reply", TALK, SWITCH, AT(ignore_eos), 0, 0, NULL},
+    {NULL, "special", "-sp", NULL, "show control tokens", TALK, SWITCH, AT(special), 0, 0, NULL},
+    {NULL, "seed", "-s", "N", "seed of the random choice; -1: a new one each time", TALK, SIGNED, AT(seed), -1, UINT32_MAX,
+     NULL},
+    {NULL, "temp", "--temperature", "X", "temperature; 0: always the likeliest token", TALK, REAL, AT(sampler.temperature),
+     0, 100, NULL},
+    {NULL, "top-k", "", "N", "choose among the N likeliest tokens; 0: among all", TALK, INTEGER, AT(sampler.top_k), 0,
+     INT32_MAX, NULL},
+    {NULL, "top-p", "", "X", "choose among the likeliest that sum up to X; 1: among all", TALK, REAL, AT(sampler.top_p), 0,
+     1, NULL},
+    {NULL, "min-p", "", "X", "drop tokens less likely than X times the likeliest; 0: none", TALK, REAL, AT(sampler.min_p),
+     0, 1, NULL},
+    {NULL, "repeat-penalty", "", "X", "make repetition less likely; 1: off", TALK, REAL, AT(sampler.repeat_penalty), 0.01,
+     100, NULL},
+    {NULL, "repeat-last-n", "", "N", "how far back the penalty looks, in tokens", TALK, INTEGER, AT(sampler.repeat_last_n),
+     0, INT32_MAX, NULL},
+
+    {"Memory", "kv", "", "SIZE", "hard budget of all KV state: 512M, 25% of the available memory, or auto", ALL, BUDGET,
+     AT(kv), 0, 0, NULL},
+    {NULL, "ctx-size", "-c", "N", "most tokens held at once; 0: what the model was trained for", ALL, COUNT, AT(ctx_size), 0,
+     MANY, NULL},
+    {NULL, "on-full", "", "RULE", "when the budget is full: stop, evict (chat: evict, run: stop)", ALL, CHOICE, AT(on_full),
+     0, 0, pgd_on_full_words},
+    {NULL, "policy", "", "NAME", "who leaves: fifo, window (the last --window stay), sink (the first --sinks stay too)", ALL,
+     CHOICE, AT(policy), 0, 0, pgd_policy_words},
+    {NULL, "window", "", "N", "how many of the latest tokens stay; 0: as many as fit", ALL, COUNT, AT(window), 0, MANY,
+     NULL},
+    {NULL, "sinks", "", "N", "how many of the first tokens stay (4 if not given)", ALL, COUNT, AT(sinks), 0, MANY, NULL},
+    {NULL, "page", "", "N", "tokens per page, a multiple of 16", ALL, COUNT, AT(page), 16, PAGODA_PAGE_TOKENS_MAX, NULL},
+    {NULL, "no-pin", "", NULL, "the system prompt may leave too", TALK, SWITCH, AT(no_pin), 0, 0, NULL},
+    {NULL, "keep-gaps", "", NULL, "keep true distances past the trained length", ALL, SWITCH, AT(keep_gaps), 0, 0, NULL},
+    {NULL, "cache-type-k", "-ctk", "TYPE", "codec of the keys: f16", ALL, CODEC, 0, 0, 0, NULL},
+    {NULL, "cache-type-v", "-ctv", "TYPE", "codec of the values: f16", ALL, CODEC, 0, 0, 0, NULL},
+
+    {"Machine", "threads", "-t", "N", "threads for the reply; 0: all CPUs", ALL, COUNT, AT(threads), 0, PAGODA_THREADS_MAX,
+     NULL},
+    {NULL, "threads-batch", "-tb", "N", "threads for the prompt; 0: as --threads", ALL, COUNT, AT(threads_batch), 0,
+     PAGODA_THREADS_MAX, NULL},
+    {NULL, "no-mmap", "", NULL, "copy the weights into memory, do not map the file", ALL, SWITCH, AT(no_mmap), 0, 0, NULL},
+    {NULL, "cpu", "", "LEVEL", "kernel level: auto, or one that 'pagoda version' lists", ALL, CPU, AT(cpu), 0, 0, NULL},
+
+    {"Output", "json", "", NULL, "one JSON object on standard output, and nothing else", RUN | SHOW, SWITCH, AT(json), 0, 0,
+     NULL},
+    {NULL, "quiet", "-q", NULL, "no banner and no progress; warnings stay", TALK, SWITCH, AT(quiet), 0, 0, NULL},
+    {NULL, "verbose", "-v", NULL, "speed and memory after every reply", TALK, SWITCH, AT(verbose), 0, 0, NULL},
+    {NULL, "color", "--colour", "WHEN", "auto, always, never; NO_COLOR is respected", ALL, CHOICE, AT(color), 0, 0,
+     color_words},
+    {NULL, "no-color", "--no-colour", NULL, "as --color never", ALL, NEVER, AT(color), 0, 0, NULL},
+    {NULL, "ascii", "", NULL, "draw with ASCII only", ALL, SWITCH, AT(ascii), 0, 0, NULL},
+};
+#define ARG_COUNT (sizeof(args) / sizeof(args[0]))
+
+/* ---- values ---- */
+
+static void *field_of(struct pgd_options *options, const struct arg *arg)
+{
+    return (char *) options + arg->offset;
+}
+
+static enum pagoda_status fail_range(const struct arg *arg, const char *text, struct pagoda_error *error)
+{
+    if (arg->most >= MANY) {
+        return pgd_fail(error, PAGODA_RANGE, "'%.64s' is out of range: at least %g", text, arg->least);
+    }
+    return pgd_fail(error, PAGODA_RANGE, "'%.64s' is out of range: %.10g to %.10g", text, arg->least, arg->most);
+}
+
+static enum pagoda_status set_signed(const struct arg *arg, const char *text, int64_t *value, struct pagoda_error *error)
+{
+    char *end = NULL;
+    errno = 0;
+    const long long number = strtoll(text, &end, 10);
+    if (end == text || *end != '\0' || strchr(" \t\n", text[0]) != NULL) {
+        return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not a whole number", text);
+    }
+    if (errno == ERANGE || (double) number < arg->least || (double) number > arg->most) {
+        return fail_range(arg, text, error);
+    }
+    *value = number;
+    return PAGODA_OK;
+}
+
+static enum pagoda_status set_integer(const struct arg *arg, const char *text, int32_t *value, struct pagoda_error *error)
+{
+    int64_t wide = 0;
+    enum pagoda_status status = set_signed(arg, text, &wide, error);
+    if (status == PAGODA_OK) {
+        *value = (int32_t) wide;
+    }
+    return status;
+}
+
+static enum pagoda_status set_count(const struct arg *arg, const char *text, uint64_t *value, struct pagoda_error *error)
+{
+    struct pagoda_error ignored;
+    uint64_t number = 0;
+    if (pgd_size_parse(text, &number, &ignored) != PAGODA_OK) {
+        return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not a number of 0 or more", text);
+    }
+    if ((double) number < arg->least || (double) number > arg->most) {
+        return fail_range(arg, text, error);
+    }
+    *value = number;
+    return PAGODA_OK;
+}
+
+static enum pagoda_status set_real(const struct arg *arg, const char *text, float *value, struct pagoda_error *error)
+{
+    char *end = NULL;
+    const double number = strtod(text, &end);
+    if (end == text || *end != '\0' || strchr(" \t\n", text[0]) != NULL) {
+        return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not a number", text);
+    }
+    if (!(number >= arg->least && number <= arg->most)) {
+        return fail_range(arg, text, error);
+    }
+    *value = (float) number;
+    return PAGODA_OK;
+}
+
+static enum pagoda_status set_choice(const struct arg *arg, const char *text, int *value, struct pagoda_error *error)
+{
+    char list[96] = "";
+    struct pgd_suggestion suggestion = pgd_suggest_start(text);
+    for (int i = 0; arg->words[i] != NULL; i++) {
+        if (strcmp(arg->words[i], text) == 0) {
+            *value = i;
+            return PAGODA_OK;
+        }
+        pgd_suggest_try(&suggestion, arg->words[i]);
+        const size_t used = strlen(list);
+        snprintf(list + used, sizeof(list) - used, "%s%s", i == 0 ? "" : ", ", arg->words[i]);
+    }
+    if (suggestion.best != NULL) {
+        return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not one of %s; did you mean '%s'?", text, list, suggestion.best);
+    }
+    return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not one of %s", text, list);
+}
+
+static enum pagoda_status set_codec(const char *text, struct pagoda_error *error)
+{
+    if (strcasecmp(text, "f16") == 0) {
+        return PAGODA_OK;
+    }
+    return pgd_fail(error, PAGODA_UNSUPPORTED, "'%.64s' is not in this version: keys and values are f16", text);
+}
+
+static enum pagoda_status set_cpu(const char *text, const char **value, struct pagoda_error *error)
+{
+    char list[96] = "auto";
+    if (strcmp(text, "auto") == 0) {
+        *value = NULL;
+        return PAGODA_OK;
+    }
+    for (uint32_t i = 0; pagoda_cpu_level(i) != NULL; i++) {
+        if (strcmp(pagoda_cpu_level(i), text) == 0) {
+            *value = pagoda_cpu_level(i);
+            return PAGODA_OK;
+        }
+        const size_t used = strlen(list);
+        snprintf(list + used, sizeof(list) - used, ", %s", pagoda_cpu_level(i));
+    }
+    return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not a kernel level of this machine: %s", text, list);
+}
+
+/* Sets the field of `arg` from `text`; a switch has no text. */
+static enum pagoda_status set_value(struct pgd_options *options, const struct arg *arg, const char *text,
+                                    struct pagoda_error *error)
+{
+    void *field = field_of(options, arg);
+    switch (arg->kind) {
+    case SWITCH: *(bool *) field = true; return PAGODA_OK;
+    case NEVER: *(int *) field = PGD_COLOR_NEVER; return PAGODA_OK;
+    case TEXT: *(const char **) field = text; return PAGODA_OK;
+    case COUNT: return set_count(arg, text, field, error);
+    case SIGNED: return set_signed(arg, text, field, error);
+    case REAL: return set_real(arg, text, field, error);
+    case INTEGER: return set_integer(arg, text, field, error);
+    case BUDGET: return pgd_budget_parse(text, field, error);
+    case CHOICE: return set_choice(arg, text, field, error);
+    case CODEC: return set_codec(text, error);
+    case CPU: return set_cpu(text, field, error);
+    }
+    return PAGODA_OK;
+}
+
+/* ---- names ---- */
+
+/* Whether `word` (length bytes, with its dashes) is one of the spellings of `arg`. */
+static bool is_spelling(const struct arg *arg, const char *word, size_t length)
+{
+    if (length > 2 && word[0] == '-' && word[1] == '-' && strlen(arg->name) == length - 2 &&
+        memcmp(arg->name, word + 2, length - 2) == 0) {
+        return true;
+    }
+    for (const char *at = arg->spelling; *at != '\0'; at += strspn(at, " ")) {
+        const size_t spelling_length = strcspn(at, " ");
+        if (spelling_length == length && memcmp(at, word, length) == 0) {
+            return true;
+        }
+        at += spelling_length;
+    }
+    return false;
+}
+
+static const struct arg *find_arg(const char *word, size_t length)
+{
+    for (size_t i = 0; i < ARG_COUNT; i++) {
+        if (is_spelling(&args[i], word, length)) {
+            return &args[i];
+        }
+    }
+    return NULL;
+}
+
+static enum pagoda_status fail_unknown(enum pgd_command command, const char *word, size_t length,
+                                       struct pagoda_error *error)
+{
+    char wanted[64];
+    const size_t dashes = strspn(word, "-");
+    snprintf(wanted, sizeof(wanted), "%.*s", (int) (length - dashes), word + dashes);
+    struct pgd_suggestion suggestion = pgd_suggest_start(wanted);
+    for (size_t i = 0; i < ARG_COUNT; i++) {
+        if ((args[i].commands & command) != 0) {
+            pgd_suggest_try(&suggestion, args[i].name);
+        }
+    }
+    pgd_suggest_try(&suggestion, "help");
+    pgd_suggest_try(&suggestion, "version");
+    if (suggestion.best != NULL) {
+        return pgd_fail(error, PAGODA_INVALID, "unknown flag '%.*s'; did you mean '--%s'?", (int) length, word,
+                        suggestion.best);
+    }
+    return pgd_fail(error, PAGODA_INVALID, "unknown flag '%.*s'", (int) length, word);
+}
+
+static const char *command_name(unsigned command)
+{
+    return (command & PGD_COMMAND_RUN) != 0 ? "run" : (command & PGD_COMMAND_CHAT) != 0 ? "chat" : "show";
+}
+
+/* ---- the environment ---- */
+
+static void variable_of(const struct arg *arg, char *name, size_t bytes)
+{
+    snprintf(name, bytes, "PAGODA_%s", arg->name);
+    for (char *at = name; *at != '\0'; at++) {
+        *at = (char) (*at == '-' ? '_' : *at >= 'a' && *at <= 'z' ? *at - 'a' + 'A' : *at);
+    }
+}
+
+static bool is_yes(const char *text)
+{
+    return strcmp(text, "1") == 0 || strcasecmp(text, "true") == 0 || strcasecmp(text, "yes") == 0 ||
+           strcasecmp(text, "on") == 0;
+}
+
+static bool is_no(const char *text)
+{
+    return strcmp(text, "0") == 0 || strcasecmp(text, "false") == 0 || strcasecmp(text, "no") == 0 ||
+           strcasecmp(text, "off") == 0;
+}
+
+static enum pagoda_status read_variable(struct pgd_options *options, const struct arg *arg, struct pagoda_error *error)
+{
+    char name[64];
+    variable_of(arg, name, sizeof(name));
+    const char *text = getenv(name);
+    if (text == NULL || text[0] == '\0') {
+        return PAGODA_OK;
+    }
+    if (arg->value == NULL) {
+        if (is_no(text)) {
+            return PAGODA_OK;
+        }
+        if (!is_yes(text)) {
+            return pgd_fail(error, PAGODA_INVALID, "%s: '%.64s' is neither yes nor no", name, text);
+        }
+    }
+    struct pagoda_error reason;
+    enum pagoda_status status = set_value(options, arg, text, &reason);
+    if (status != PAGODA_OK) {
+        return pgd_fail(error, status, "%s: %.400s", name, reason.message);
+    }
+    return PAGODA_OK;
+}
+
+static enum pagoda_status read_environment(enum pgd_command command, struct pgd_options *options,
+                                           struct pagoda_error *error)
+{
+    enum pagoda_status status = PAGODA_OK;
+    for (size_t i = 0; i < ARG_COUNT && status == PAGODA_OK; i++) {
+        if ((args[i].commands & command) != 0) {
+            status = read_variable(options, &args[i], error);
+        }
+    }
+    return status;
+}
+
+/* ---- parsing ---- */
+
+static void fill_defaults(enum pgd_command command, struct pgd_options *options)
+{
+    *options = (struct pgd_options){
+        .command = command,
+        .predict = -1,
+        .seed = -1,
+        .kv = {.kind = PGD_BUDGET_AUTO},
+        .on_full = PGD_ON_FULL_DEFAULT,
+        .policy = PAGODA_POLICY_SINK,
+        .page = 16,
+    };
+    pgd_sampler_options_default(&options->sampler);
+}
+
+/* Which flags were given on the command line: contradictions among those are errors, not preferences. */
+struct given {
+    bool by_flag[ARG_COUNT];
+};
+
+static bool was_given(const struct given *given, const char *name)
+{
+    for (size_t i = 0; i < ARG_COUNT; i++) {
+        if (strcmp(args[i].name, name) == 0) {
+            return given->by_flag[i];
+        }
+    }
+    return false;
+}
+
+/* One flag; *next is the word after it, which it may use up. */
+static enum pagoda_status take_flag(enum pgd_command command, struct pgd_options *options, struct given *given,
+                                    const char *word, char **next, bool *used_next, struct pagoda_error *error)
+{
+    const size_t length = strcspn(word, "=");
+    const char *text = word[length] == '=' && word[1] == '-' ? word + length + 1 : NULL;
+    const struct arg *arg = find_arg(word, text != NULL ? length : strlen(word));
+    if (arg == NULL) {
+        return fail_unknown(command, word, length, error);
+    }
+    if ((arg->commands & command) == 0) {
+        return pgd_fail(error, PAGODA_INVALID, "'--%s' is not a flag of 'pagoda %s', but of 'pagoda %s'", arg->name,
+                        command_name(command), command_name(arg->commands));
+    }
+    if (arg->value == NULL && text != NULL) {
+        return pgd_fail(error, PAGODA_INVALID, "'--%s' takes no value", arg->name);
+    }
+    if (arg->value != NULL && text == NULL) {
+        if (*next == NULL) {
+            return pgd_fail(error, PAGODA_INVALID, "'%.64s' needs a value: %s", word, arg->value);
+        }
+        text = *next;
+        *used_next = true;
+    }
+    given->by_flag[arg - args] = true;
+    struct pagoda_error reason;
+    enum pagoda_status status = set_value(options, arg, text, &reason);
+    if (status != PAGODA_OK) {
+        return pgd_fail(error, status, "--%s: %.400s", arg->name, reason.message);
+    }
+    return PAGODA_OK;
+}
+
+static enum pagoda_status check_memory_flags(const struct pgd_options *options, const struct given *given,
+                                             struct pagoda_error *error)
+{
+    if (options->on_full == PAGODA_ON_FULL_SPILL) {
+        return pgd_fail(error, PAGODA_UNSUPPORTED, "--on-full spill: spilling to flash is not in this version; use stop or "
+                                                   "evict");
+    }
+    if (options->page % 16 != 0) {
+        return pgd_fail(error, PAGODA_INVALID, "--page: %" PRIu64 " is not a multiple of 16", options->page);
+    }
+    if (was_given(given, "window") && options->policy == PAGODA_POLICY_FIFO) {
+        return pgd_fail(error, PAGODA_INVALID, "--window says nothing to the policy fifo: use window or sink");
+    }
+    if (was_given(given, "sinks") && options->policy != PAGODA_POLICY_SINK) {
+        return pgd_fail(error, PAGODA_INVALID, "--sinks says nothing to the policy %s: use sink",
+                        pgd_policy_words[options->policy]);
+    }
+    return PAGODA_OK;
+}
+
+/* Whether the first word is the model. With PAGODA_MODEL set, run's first word may be the prompt already. */
+static bool names_model(const struct pgd_options *options, const char *word)
+{
+    const size_t length = strlen(word);
+    return options->command != PGD_COMMAND_RUN || options->model == NULL ||
+           (length > 5 && strcasecmp(word + length - 5, ".gguf") == 0);
+}
+
+/* Assigns the words, and refuses what contradicts itself. */
+static enum pagoda_status settle(struct pgd_options *options, const struct given *given, char **words, int count,
+                                 struct pagoda_error *error)
+{
+    if (count > 0 && !was_given(given, "model") && names_model(options, words[0])) {
+        options->model = words[0];
+        words++;
+        count--;
+    }
+    if (options->model == NULL || options->model[0] == '\0') {
+        return pgd_fail(error, PAGODA_INVALID, "no model: pagoda %s MODEL.gguf", command_name(options->command));
+    }
+    if (count > 0 && options->command != PGD_COMMAND_RUN) {
+        return pgd_fail(error, PAGODA_INVALID, "unexpected '%.64s': 'pagoda %s' takes one model and flags", words[0],
+                        command_name(options->command));
+    }
+    options->words = words;
+    options->word_count = count;
+    const int sources = (was_given(given, "prompt") ? 1 : 0) + (was_given(given, "file") ? 1 : 0) + (count > 0 ? 1 : 0);
+    if (sources > 1) {
+        return pgd_fail(error, PAGODA_INVALID, "more than one prompt: use one of -p, -f and words after the model");
+    }
+    if (was_given(given, "file") || count > 0) {
+        options->prompt = NULL; /* a flag beats PAGODA_PROMPT */
+    }
+    if (was_given(given, "prompt") || count > 0) {
+        options->file = NULL;
+    }
+    if (options->raw && options->system != NULL && was_given(given, "system")) {
+        return pgd_fail(error, PAGODA_INVALID, "--system needs the chat template that --raw turns off");
+    }
+    return check_memory_flags(options, given, error);
+}
+
+enum pgd_args_result pgd_args_parse(enum pgd_command command, int argc, char **argv, struct pgd_options *options,
+                                    struct pagoda_error *error)
+{
+    struct given given = {.by_flag = {false}};
+    int words = 0;
+    bool flags_ended = false;
+    fill_defaults(command, options);
+    enum pagoda_status status = read_environment(command, options, error);
+    for (int i = 0; i < argc && status == PAGODA_OK; i++) {
+        char *word = argv[i];
+        if (flags_ended || word[0] != '-' || word[1] == '\0') {
+            argv[words++] = word;
+        } else if (strcmp(word, "--") == 0) {
+            flags_ended = true;
+        } else if (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0) {
+            return PGD_ARGS_HELP;
+        } else if (strcmp(word, "--version") == 0) {
+            return PGD_ARGS_VERSION;
+        } else {
+            char *next = i + 1 < argc ? argv[i + 1] : NULL;
+            bool used_next = false;
+            status = take_flag(command, options, &given, word, &next, &used_next, error);
+            i += used_next ? 1 : 0;
+        }
+    }
+    if (status == PAGODA_OK) {
+        status = settle(options, &given, argv, words, error);
+    }
+    return status == PAGODA_OK ? PGD_ARGS_OK : PGD_ARGS_WRONG;
+}
+
+enum pagoda_on_full pgd_options_on_full(const struct pgd_options *options)
+{
+    if (options->on_full == PGD_ON_FULL_DEFAULT) {
+        return options->command == PGD_COMMAND_CHAT ? PAGODA_ON_FULL_EVICT : PAGODA_ON_FULL_STOP;
+    }
+    return (enum pagoda_on_full) options->on_full;
+}
+
+struct pagoda_policy pgd_options_policy(const struct pgd_options *options)
+{
+    const struct pagoda_policy policy = {
+        .kind = (enum pagoda_policy_kind) options->policy,
+        .window_tokens = options->window,
+        .sink_tokens = options->sinks,
+    };
+    return policy;
+}
+
+/* ---- help ---- */
+
+/* The default as the table's field holds it, or "" when the help line says it or there is none. */
+static void print_default(const struct pgd_options *defaults, const struct arg *arg, char *text, size_t bytes)
+{
+    const void *field = (const char *) defaults + arg->offset;
+    text[0] = '\0';
+    switch (arg->kind) {
+    case COUNT: snprintf(text, bytes, " [%" PRIu64 "]", *(const uint64_t *) field); break;
+    case SIGNED: snprintf(text, bytes, " [%" PRId64 "]", *(const int64_t *) field); break;
+    case REAL: snprintf(text, bytes, " [%g]", (double) *(const float *) field); break;
+    case INTEGER: snprintf(text, bytes, " [%" PRId32 "]", *(const int32_t *) field); break;
+    case BUDGET: snprintf(text, bytes, " [auto]"); break;
+    case CHOICE:
+        if (*(const int *) field >= 0) {
+            snprintf(text, bytes, " [%s]", arg->words[*(const int *) field]);
+        }
+        break;
+    case SWITCH:
+    case NEVER:
+    case TEXT:
+    case CODEC:
+    case CPU: break;
+    }
+}
+
+static void print_arg(const struct pgd_options *defaults, const struct arg *arg, FILE *out)
+{
+    char left[64];
+    char standard[48];
+    const size_t first = strcspn(arg->spelling, " ");
+    const bool short_form = first > 0 && arg->spelling[1] != '-';
+    snprintf(left, sizeof(left), "%.*s%s--%s%s%s", short_form ? (int) first : 0, arg->spelling, short_form ? ", " : "",
+             arg->name, arg->value == NULL ? "" : " ", arg->value == NULL ? "" : arg->value);
+    print_default(defaults, arg, standard, sizeof(standard));
+    fprintf(out, "  %-26s %s%s\n", left, arg->help, standard);
+}
+
+void pgd_args_help(enum pgd_command command, FILE *out)
+{
+    struct pgd_options defaults;
+    fill_defaults(command, &defaults);
+    const char *group = NULL;
+    const char *printed = NULL;
+    for (size_t i = 0; i < ARG_COUNT; i++) {
+        group = args[i].group != NULL ? args[i].group : group;
+        if ((args[i].commands & command) == 0) {
+            continue;
+        }
+        if (group != printed) {
+            fprintf(out, "\n%s\n", group);
+            printed = group;
+        }
+        print_arg(&defaults, &args[i], out);
+    }
+    fputs("  -h, --help                 this text\n"
+          "\nEvery flag has a variable, PAGODA_KV for --kv, PAGODA_ON_FULL for --on-full; the flag wins.\n"
+          "Sizes: K M G T and KiB MiB GiB TiB are powers of 1024, KB MB GB TB of 1000.\n",
+          out);
+}

@@ -1,0 +1,302 @@
+/* cli/chat.c - pagoda chat: a conversation, turn by turn, from a terminal or from any other input. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "cli/input.h"
+#include "cli/interrupt.h"
+#include "cli/reply.h"
+#include "cli/repl.h"
+#include "cli/verbs.h"
+
+const char *pgd_repl_rule(const struct pgd_repl *repl)
+{
+    static const char *const rules[] = {"evict, policy fifo", "evict, policy window", "evict, policy sink"};
+    return repl->on_full == PAGODA_ON_FULL_STOP ? "stop" : rules[repl->policy.kind];
+}
+
+/* ---- opening ---- */
+
+static void start_reading(struct pgd_repl *repl)
+{
+    pgd_interrupt_catch(repl->loaded.bridge);
+    pgd_progress_start(&repl->progress, repl->terminal, repl->options->quiet);
+    repl->feed = (struct pgd_feed_options){
+        .progress = pgd_progress_tokens,
+        .user = &repl->progress,
+        .cancel = pgd_interrupt_flag(),
+    };
+}
+
+static enum pgd_exit open_sampler(struct pgd_repl *repl)
+{
+    struct pgd_sampler_options sampler = repl->options->sampler;
+    struct pagoda_error error;
+    sampler.seed = pgd_reply_seed(repl->options);
+    enum pagoda_status status = pgd_sampler_open(repl->loaded.model, &sampler, &repl->sampler, &error);
+    if (status != PAGODA_OK) {
+        pgd_say_error("%s", error.message);
+    }
+    return pgd_exit_of(status);
+}
+
+/* Reads the system prompt. */
+static enum pgd_exit open_chat(struct pgd_repl *repl)
+{
+    const struct pgd_chat_options options = {.system = repl->options->system, .no_pin = repl->options->no_pin};
+    struct pagoda_error error;
+    start_reading(repl);
+    enum pagoda_status status = pgd_chat_open(repl->loaded.bridge, &options, &repl->feed, &repl->chat, &error);
+    pgd_progress_end(&repl->progress);
+    pgd_interrupt_release();
+    if (status != PAGODA_OK) {
+        pgd_say_error("%s", error.message);
+    }
+    return pgd_exit_of(status);
+}
+
+static enum pgd_exit open_repl(struct pgd_repl *repl)
+{
+    enum pgd_exit code = pgd_load_model(repl->options, repl->terminal, &repl->loaded.model);
+    if (code == PGD_EXIT_OK && !pgd_prompt_has_template(repl->loaded.model)) {
+        pgd_say_error("this model has no chat template that is known, so it cannot chat; it can go on with a text: "
+                      "pagoda run --raw %s \"Once upon a time\"", repl->options->model);
+        code = PGD_EXIT_MODEL;
+    }
+    if (code == PGD_EXIT_OK) {
+        code = pgd_load_bridge(repl->options, repl->loaded.model, &repl->loaded.bridge);
+    }
+    if (code == PGD_EXIT_OK) {
+        code = open_sampler(repl);
+    }
+    if (code == PGD_EXIT_OK) {
+        code = open_chat(repl);
+    }
+    if (code == PGD_EXIT_OK) {
+        repl->lines = pgd_lines_open(repl->terminal, pgd_command_names);
+        if (repl->lines == NULL) {
+            pgd_say_error("no memory for reading lines");
+            code = PGD_EXIT_FAILURE;
+        }
+    }
+    return code;
+}
+
+static void close_repl(struct pgd_repl *repl)
+{
+    pgd_lines_close(repl->lines);
+    pgd_chat_close(repl->chat);
+    pgd_sampler_close(repl->sampler);
+    pgd_load_close(&repl->loaded);
+}
+
+static void say_banner(const struct pgd_repl *repl)
+{
+    const struct pgd_model_info *info = pgd_model_get_info(repl->loaded.model);
+    struct pagoda_memory memory;
+    struct pagoda_account account;
+    pagoda_cache_memory(pgd_bridge_cache(repl->loaded.bridge), &memory);
+    pagoda_cache_account(pgd_bridge_cache(repl->loaded.bridge), &account);
+    pgd_say_note(repl->terminal, "pagoda %s: %s, %s", pagoda_version(), info->name, info->description);
+    pgd_say_note(repl->terminal, "KV budget %s, hard: %s tokens; when full: %s%s",
+                 pgd_size_words(memory.budget_bytes).text, pgd_count_words(memory.tokens_capacity).text,
+                 pgd_repl_rule(repl), account.pinned > 0 ? "; the system prompt is pinned" : "");
+    if (pgd_lines_is_interactive(repl->lines)) {
+        pgd_say_note(repl->terminal, "/help lists the commands, Ctrl-C stops a reply, Ctrl-D leaves");
+    }
+}
+
+/* ---- a turn ---- */
+
+/* The first time that something had to leave, it is said at length. */
+static void tell_first_eviction(struct pgd_repl *repl, const struct pagoda_account *account)
+{
+    if (repl->eviction_told || account->dropped == 0) {
+        return;
+    }
+    repl->eviction_told = true;
+    pgd_say_note(repl->terminal,
+                 "the KV budget is full: from here on old text leaves (policy %s). /context shows what is left, /pin keeps "
+                 "a turn, --kv gives more room", pgd_policy_words[repl->policy.kind]);
+}
+
+static void tell_turn(struct pgd_repl *repl)
+{
+    struct pagoda_account account;
+    pagoda_cache_account(pgd_bridge_cache(repl->loaded.bridge), &account);
+    pgd_reply_tell(repl->options, repl->terminal, &repl->last.reply, &account, pgd_policy_words[repl->policy.kind]);
+    tell_first_eviction(repl, &account);
+    if (repl->options->verbose) {
+        pgd_reply_tell_speed(repl->terminal, repl->loaded.bridge, repl->last.prompt_tokens, repl->last.prompt_seconds,
+                             &repl->last.reply);
+    }
+}
+
+/* Says it, and once more if a Ctrl-C that came just too late for the reply before has cancelled it. */
+static enum pagoda_status say_twice(struct pgd_repl *repl, const char *text, const struct pgd_reply_options *wanted,
+                                    struct pagoda_error *error)
+{
+    const uint64_t before = pagoda_cache_position(pgd_bridge_cache(repl->loaded.bridge));
+    enum pagoda_status status =
+        pgd_chat_say(repl->chat, text, repl->sampler, &repl->feed, wanted, &repl->last, error);
+    if (status == PAGODA_CANCELLED && !pgd_interrupt_raised() &&
+        pagoda_cache_position(pgd_bridge_cache(repl->loaded.bridge)) == before) {
+        status = pgd_chat_say(repl->chat, text, repl->sampler, &repl->feed, wanted, &repl->last, error);
+    }
+    return status;
+}
+
+/* What comes after a turn that could not be taken. */
+static enum pgd_exit give_up_turn(struct pgd_repl *repl, enum pagoda_status status, const struct pagoda_error *error)
+{
+    const bool interactive = pgd_lines_is_interactive(repl->lines);
+    if (status == PAGODA_CANCELLED) {
+        if (interactive) {
+            pgd_say_note(repl->terminal, "stopped while reading; the message is taken back");
+        }
+        return interactive ? PGD_EXIT_OK : PGD_EXIT_INTERRUPTED;
+    }
+    pgd_say_error("%s", error->message);
+    repl->turn_failed = true;
+    /* A message that does not fit is the user's to change; anything else will not get better. */
+    return status == PAGODA_FULL || status == PAGODA_OVER_BUDGET ? PGD_EXIT_OK : PGD_EXIT_FAILURE;
+}
+
+static enum pgd_exit take_turn(struct pgd_repl *repl, const char *text)
+{
+    struct pgd_stream stream = {.terminal = repl->terminal, .progress = &repl->progress};
+    const struct pgd_reply_options wanted = pgd_reply_wanted(repl->options, repl->loaded.model, &stream);
+    struct pagoda_error error;
+    start_reading(repl);
+    enum pagoda_status status = say_twice(repl, text, &wanted, &error);
+    pgd_progress_end(&repl->progress);
+    pgd_interrupt_release();
+    if (status != PAGODA_OK) {
+        return give_up_turn(repl, status, &error);
+    }
+    const bool interactive = pgd_lines_is_interactive(repl->lines);
+    const bool cancelled = repl->last.reply.stop == PGD_STOP_CANCELLED;
+    repl->has_last = true;
+    if (stream.last != '\n') {
+        fputc('\n', stdout);
+    }
+    if (!pgd_terminal_finish_output() || stream.failed) {
+        return PGD_EXIT_FAILURE;
+    }
+    if (cancelled && interactive) {
+        pgd_say_note(repl->terminal, "[stopped]");
+    }
+    tell_turn(repl);
+    if (interactive) {
+        fputc('\n', stdout);
+    }
+    return cancelled && !interactive ? PGD_EXIT_INTERRUPTED : PGD_EXIT_OK;
+}
+
+enum pagoda_status pgd_repl_reset(struct pgd_repl *repl, struct pagoda_error *error)
+{
+    start_reading(repl);
+    enum pagoda_status status = pgd_chat_reset(repl->chat, &repl->feed, error);
+    pgd_progress_end(&repl->progress);
+    pgd_interrupt_release();
+    pgd_sampler_reset(repl->sampler);
+    repl->has_last = false;
+    repl->eviction_told = false;
+    return status;
+}
+
+/* ---- the loop ---- */
+
+static bool is_blank(const char *text)
+{
+    return text[strspn(text, " \t\r\n")] == '\0';
+}
+
+/* One message of the user's. Sets *leave when it says so. */
+static enum pgd_exit answer(struct pgd_repl *repl, const char *bytes, size_t count, bool *leave)
+{
+    struct pgd_buffer text = {0};
+    struct pagoda_error error;
+    enum pgd_exit code = PGD_EXIT_OK;
+    if (pgd_input_check("the message", bytes, count, &text, &error) != PAGODA_OK) {
+        pgd_say_error("%s", error.message);
+        repl->turn_failed = true;
+    } else if (is_blank(pgd_buffer_text(&text))) {
+        /* Nothing was said. */
+    } else if (text.bytes[0] == '/') {
+        *leave = !pgd_command_do(repl, text.bytes);
+        code = pgd_terminal_finish_output() ? PGD_EXIT_OK : PGD_EXIT_FAILURE;
+    } else {
+        code = take_turn(repl, text.bytes);
+    }
+    pgd_buffer_free(&text);
+    return code;
+}
+
+static enum pgd_lines_result read_message(struct pgd_repl *repl, const char **text, size_t *count)
+{
+    if (!pgd_lines_is_interactive(repl->lines)) {
+        return pgd_lines_read(repl->lines, text, count);
+    }
+    pgd_interrupt_catch(NULL);
+    const enum pgd_lines_result result = pgd_lines_read(repl->lines, text, count);
+    pgd_interrupt_release();
+    return result;
+}
+
+static enum pgd_exit loop(struct pgd_repl *repl)
+{
+    unsigned interrupts = 0; /* in a row */
+    for (;;) {
+        const char *text = NULL;
+        size_t count = 0;
+        const enum pgd_lines_result result = read_message(repl, &text, &count);
+        if (result == PGD_LINES_END) {
+            break;
+        }
+        if (result == PGD_LINES_FAILED) {
+            return PGD_EXIT_FAILURE;
+        }
+        if (result == PGD_LINES_INTERRUPTED) {
+            if (++interrupts == 2) {
+                return PGD_EXIT_INTERRUPTED;
+            }
+            pgd_say_note(repl->terminal, "Ctrl-C once more leaves, and so does Ctrl-D");
+            continue;
+        }
+        interrupts = 0;
+        bool leave = false;
+        const enum pgd_exit code = answer(repl, text, count, &leave);
+        if (leave) {
+            return PGD_EXIT_OK;
+        }
+        if (code != PGD_EXIT_OK) {
+            return code;
+        }
+    }
+    if (pgd_lines_is_interactive(repl->lines)) {
+        fputc('\n', stdout); /* Ctrl-D leaves the cursor behind the prompt */
+        return PGD_EXIT_OK;
+    }
+    return repl->turn_failed ? PGD_EXIT_FAILURE : PGD_EXIT_OK;
+}
+
+enum pgd_exit pgd_chat_command(const struct pgd_options *options, const struct pgd_terminal *terminal)
+{
+    struct pgd_repl repl = {
+        .options = options,
+        .terminal = terminal,
+        .on_full = pgd_options_on_full(options),
+        .policy = pgd_options_policy(options),
+    };
+    enum pgd_exit code = open_repl(&repl);
+    if (code == PGD_EXIT_OK) {
+        if (!options->quiet) {
+            say_banner(&repl);
+        }
+        code = loop(&repl);
+    }
+    close_repl(&repl);
+    return code;
+}

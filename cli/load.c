@@ -1,0 +1,108 @@
+/* cli/load.c - see load.h. */
+#include "cli/load.h"
+
+#include "base/status.h"
+#include "cli/machine.h"
+#include "cli/progress.h"
+
+enum pgd_exit pgd_load_model(const struct pgd_options *options, const struct pgd_terminal *terminal,
+                             struct pgd_model **model)
+{
+    struct pgd_progress progress;
+    pgd_progress_start(&progress, terminal, options->quiet || options->json);
+    const struct pgd_model_options wanted = {
+        .copy_weights = options->no_mmap,
+        .progress = pgd_progress_loading,
+        .user = &progress,
+    };
+    struct pagoda_error error;
+    enum pagoda_status status = pgd_model_open(options->model, &wanted, model, &error);
+    pgd_progress_end(&progress);
+    if (status != PAGODA_OK) {
+        pgd_say_error("%s", error.message);
+        return pgd_exit_of_loading(status);
+    }
+    return PGD_EXIT_OK;
+}
+
+/* The budget in bytes; 0 lets the bridge choose. */
+static enum pagoda_status find_budget(const struct pgd_options *options, uint64_t *bytes, struct pagoda_error *error)
+{
+    *bytes = options->kv.bytes;
+    if (options->kv.kind != PGD_BUDGET_PERCENT) {
+        return PAGODA_OK;
+    }
+    const uint64_t available = pgd_machine_available_bytes();
+    if (available == 0) {
+        return pgd_fail(error, PAGODA_UNSUPPORTED,
+                        "--kv %g%%: this system does not tell how much memory is available; give a size",
+                        options->kv.percent);
+    }
+    *bytes = (uint64_t) ((double) available * options->kv.percent / 100);
+    return PAGODA_OK;
+}
+
+enum pagoda_status pgd_load_try_bridge(const struct pgd_options *options, const struct pgd_model *model,
+                                       struct pgd_bridge **bridge, struct pagoda_error *error)
+{
+    uint64_t budget_bytes = 0;
+    enum pagoda_status status = find_budget(options, &budget_bytes, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    const struct pgd_bridge_options wanted = {
+        .kv_bytes = budget_bytes,
+        .tokens_max = options->ctx_size,
+        .page_tokens = (uint32_t) options->page,
+        .threads = (uint32_t) options->threads,
+        .threads_batch = (uint32_t) options->threads_batch,
+        .on_full = pgd_options_on_full(options),
+        .policy = pgd_options_policy(options),
+        .keep_gaps = options->keep_gaps,
+        .cpu = options->cpu,
+    };
+    return pgd_bridge_open(model, &wanted, bridge, error);
+}
+
+/* A budget that the machine cannot honour is taken as it is, since it may never be used up, but not in silence. */
+static void warn_of_size(const struct pgd_options *options)
+{
+    const uint64_t total = pgd_machine_total_bytes();
+    if (options->kv.kind == PGD_BUDGET_BYTES && total > 0 && options->kv.bytes > total) {
+        pgd_say_warning("--kv %s is more than this machine's memory of %s", pgd_size_words(options->kv.bytes).text,
+                        pgd_size_words(total).text);
+    }
+}
+
+enum pgd_exit pgd_load_bridge(const struct pgd_options *options, const struct pgd_model *model,
+                              struct pgd_bridge **bridge)
+{
+    warn_of_size(options);
+    struct pagoda_error error;
+    enum pagoda_status status = pgd_load_try_bridge(options, model, bridge, &error);
+    if (status != PAGODA_OK) {
+        pgd_say_error("%s", error.message);
+    }
+    return pgd_exit_of(status);
+}
+
+enum pgd_exit pgd_load(const struct pgd_options *options, const struct pgd_terminal *terminal,
+                       struct pgd_loaded *loaded)
+{
+    *loaded = (struct pgd_loaded){0};
+    enum pgd_exit code = pgd_load_model(options, terminal, &loaded->model);
+    if (code == PGD_EXIT_OK) {
+        code = pgd_load_bridge(options, loaded->model, &loaded->bridge);
+    }
+    if (code != PGD_EXIT_OK) {
+        pgd_load_close(loaded);
+    }
+    return code;
+}
+
+void pgd_load_close(struct pgd_loaded *loaded)
+{
+    pgd_bridge_close(loaded->bridge);
+    pgd_model_close(loaded->model);
+    *loaded = (struct pgd_loaded){0};
+}

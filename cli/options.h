@@ -1,0 +1,73 @@
+/* cli/options.h - everything that flags and PAGODA_* variables can say, with defaults filled in.
+ *
+ * Ownership: texts point into argv and the environment; nothing is copied. Threads: read only once parsed.
+ */
+#ifndef PGD_CLI_OPTIONS_H
+#define PGD_CLI_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cli/size.h"
+#include "engine/sampler.h"
+#include "pagoda/pagoda.h"
+
+/* Commands that take flags, as bits: a flag names those it belongs to. */
+enum pgd_command {
+    PGD_COMMAND_CHAT = 1,
+    PGD_COMMAND_RUN = 2,
+    PGD_COMMAND_SHOW = 4
+};
+
+enum pgd_color { PGD_COLOR_AUTO = 0, PGD_COLOR_ALWAYS, PGD_COLOR_NEVER };
+
+#define PGD_ON_FULL_DEFAULT (-1) /* chat evicts, run stops */
+
+struct pgd_options {
+    enum pgd_command command;
+
+    const char *model;
+    const char *prompt;
+    const char *file;
+    const char *system;
+    char *const *words; /* run: the prompt as words after the model */
+    int word_count;
+    bool raw;
+
+    int64_t predict;
+    bool ignore_eos;
+    bool special;
+    struct pgd_sampler_options sampler;
+    int64_t seed; /* negative: a random one */
+
+    struct pgd_budget kv;
+    uint64_t ctx_size;
+    int on_full; /* enum pagoda_on_full, or PGD_ON_FULL_DEFAULT */
+    int policy;  /* enum pagoda_policy_kind */
+    uint64_t window;
+    uint64_t sinks;
+    uint64_t page;
+    bool no_pin;
+    bool keep_gaps;
+
+    uint64_t threads;
+    uint64_t threads_batch;
+    bool no_mmap;
+    const char *cpu; /* NULL: the best */
+
+    bool json;
+    bool quiet;
+    bool verbose;
+    int color; /* enum pgd_color */
+    bool ascii;
+};
+
+/* "fifo", "window", "sink" and "stop", "evict", "spill": the words of the flags, NULL at the end. */
+extern const char *const pgd_policy_words[];
+extern const char *const pgd_on_full_words[];
+
+/* The rules for a full budget that the options ask for. */
+enum pagoda_on_full pgd_options_on_full(const struct pgd_options *options);
+struct pagoda_policy pgd_options_policy(const struct pgd_options *options);
+
+#endif

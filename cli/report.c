@@ -1,0 +1,111 @@
+/* cli/report.c - see report.h. */
+#include "cli/report.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/machine.h"
+
+/* A number that JSON can hold. */
+static json_t *real(double value)
+{
+    return json_real(isfinite(value) ? value : 0);
+}
+
+static json_t *count(uint64_t value)
+{
+    return json_integer((json_int_t) (value > INT64_MAX ? INT64_MAX : value));
+}
+
+double pgd_report_speed(uint64_t tokens, double seconds)
+{
+    return seconds > 0 ? (double) tokens / seconds : 0;
+}
+
+void pgd_report_measure(struct pgd_report *report, struct pgd_bridge *bridge)
+{
+    const struct pagoda_cache *cache = pgd_bridge_cache(bridge);
+    pagoda_cache_account(cache, &report->account);
+    pagoda_cache_memory(cache, &report->memory);
+    pgd_bridge_memory(bridge, &report->bridge);
+    report->peak_rss_bytes = pgd_machine_peak_rss_bytes();
+}
+
+static json_t *tokens_object(const struct pgd_report *report)
+{
+    const struct pagoda_account *account = &report->account;
+    json_t *object = json_object();
+    json_object_set_new(object, "prompt", count(report->prompt_tokens));
+    json_object_set_new(object, "generated", count(report->generated_tokens));
+    json_object_set_new(object, "ram", count(account->ram));
+    json_object_set_new(object, "quantized", count(account->quantized));
+    json_object_set_new(object, "spilled", count(account->spilled));
+    json_object_set_new(object, "unread", count(account->unread));
+    json_object_set_new(object, "dropped", count(account->dropped));
+    json_object_set_new(object, "pinned", count(account->pinned));
+    return object;
+}
+
+static json_t *kv_object(const struct pgd_report *report)
+{
+    json_t *object = json_object();
+    json_object_set_new(object, "budget_bytes", count(report->memory.budget_bytes));
+    json_object_set_new(object, "peak_bytes", count(report->memory.peak_bytes));
+    json_object_set_new(object, "codec", json_string("f16"));
+    json_object_set_new(object, "utilisation", real(report->memory.utilisation_at_peak));
+    json_object_set_new(object, "flash_bytes", count(0)); /* no flash tier in this version */
+    json_object_set_new(object, "flash_bytes_written", count(0));
+    json_object_set_new(object, "flash_bytes_read", count(0));
+    return object;
+}
+
+static json_t *memory_object(const struct pgd_report *report)
+{
+    json_t *object = json_object();
+    json_object_set_new(object, "peak_rss_bytes", count(report->peak_rss_bytes));
+    json_object_set_new(object, "weights_bytes", count(report->bridge.weights_bytes));
+    json_object_set_new(object, "compute_bytes", count(report->bridge.compute_bytes));
+    return object;
+}
+
+static json_t *speed_object(const struct pgd_report *report)
+{
+    json_t *object = json_object();
+    json_object_set_new(object, "prompt_tokens_per_second",
+                        real(pgd_report_speed(report->prompt_tokens, report->prompt_seconds)));
+    json_object_set_new(object, "tokens_per_second",
+                        real(pgd_report_speed(report->generated_tokens, report->reply_seconds)));
+    json_object_set_new(object, "first_token_ms", real(report->first_token_seconds * 1000));
+    return object;
+}
+
+void pgd_report_write(const struct pgd_report *report, struct pgd_buffer *line)
+{
+    const struct pgd_options *options = report->options;
+    json_t *object = json_object();
+    json_object_set_new(object, "text", json_stringn(report->text, report->text_bytes));
+    json_object_set_new(object, "stop", json_string(pgd_stop_name(report->stop)));
+    json_object_set_new(object, "tokens", tokens_object(report));
+    json_object_set_new(object, "kv", kv_object(report));
+    json_object_set_new(object, "memory", memory_object(report));
+    json_object_set_new(object, "speed", speed_object(report));
+    json_object_set_new(object, "policy", json_string(pgd_policy_words[options->policy]));
+    json_object_set_new(object, "on_full", json_string(pgd_on_full_words[pgd_options_on_full(options)]));
+    json_object_set_new(object, "seed", count(report->seed));
+    json_object_set_new(object, "exact", json_boolean(report->account.exact));
+    pgd_report_write_json(object, line);
+}
+
+void pgd_report_write_json(json_t *value, struct pgd_buffer *line)
+{
+    char *text = json_dumps(value, JSON_REAL_PRECISION(6));
+    if (text == NULL) {
+        line->failed = true;
+    } else {
+        pgd_buffer_print(line, "%s\n", text);
+        free(text);
+    }
+    json_decref(value);
+}
