@@ -23,8 +23,8 @@ void pgd_account_line(const struct pagoda_account *account, const char *policy, 
     pgd_buffer_print(line, "answered from %" PRIu64 " %% of the conversation: ", percent_seen(account));
     const char *separator = "";
     if (account->dropped > 0) {
-        pgd_buffer_print(line, "%s of %s tokens dropped by %s", pgd_count_words(account->dropped).text,
-                         total.text, policy);
+        pgd_buffer_print(line, "%s of %s tokens dropped by %s", pgd_count_words(account->dropped).text, total.text,
+                         policy);
         separator = ", ";
     }
     if (account->unread > 0) {

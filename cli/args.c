@@ -51,59 +51,64 @@ struct arg {
 #define MANY 1e15
 
 static const struct arg args[] = {
-    {"Model and prompt", "model", "-m", "FILE", "the GGUF model; the first word does as well", ALL, TEXT, AT(model), 0, 0,
-     NULL},
+    {"Model and prompt", "model", "-m", "FILE", "the GGUF model; the first word does as well", ALL, TEXT, AT(model), 0,
+     0, NULL},
     {NULL, "prompt", "-p", "TEXT", "the prompt; words after the model do as well", RUN, TEXT, AT(prompt), 0, 0, NULL},
     {NULL, "file", "-f", "FILE", "read the prompt from FILE, - is standard input", RUN, TEXT, AT(file), 0, 0, NULL},
     {NULL, "system", "-sys --system-prompt", "TEXT", "the system prompt", TALK, TEXT, AT(system), 0, 0, NULL},
-    {NULL, "raw", "", NULL, "no chat template: read the prompt as it is, control tokens included", RUN, SWITCH, AT(raw), 0,
-     0, NULL},
+    {NULL, "raw", "", NULL, "no chat template: read the prompt as it is, control tokens included", RUN, SWITCH, AT(raw),
+     0, 0, NULL},
 
-    {"Reply", "predict", "-n --n-predict", "N", "most tokens of a reply; -1: as many as it was trained for, -2: no limit", TALK, SIGNED,
-     AT(predict), -2, MANY, NULL},
+    {"Reply", "predict", "-n --n-predict", "N",
+     "most tokens of a reply; -1: as many as it was trained for, -2: no limit", TALK, SIGNED, AT(predict), -2, MANY,
+     NULL},
     {NULL, "ignore-eos", "", NULL, "go on when the model ends the reply", TALK, SWITCH, AT(ignore_eos), 0, 0, NULL},
     {NULL, "special", "-sp", NULL, "show control tokens", TALK, SWITCH, AT(special), 0, 0, NULL},
-    {NULL, "seed", "-s", "N", "seed of the random choice; -1: a new one each time", TALK, SIGNED, AT(seed), -1, UINT32_MAX,
-     NULL},
-    {NULL, "temp", "--temperature", "X", "temperature; 0: always the likeliest token", TALK, REAL, AT(sampler.temperature),
-     0, 100, NULL},
+    {NULL, "seed", "-s", "N", "seed of the random choice; -1: a new one each time", TALK, SIGNED, AT(seed), -1,
+     UINT32_MAX, NULL},
+    {NULL, "temp", "--temperature", "X", "temperature; 0: always the likeliest token", TALK, REAL,
+     AT(sampler.temperature), 0, 100, NULL},
     {NULL, "top-k", "", "N", "choose among the N likeliest tokens; 0: among all", TALK, INTEGER, AT(sampler.top_k), 0,
      INT32_MAX, NULL},
-    {NULL, "top-p", "", "X", "choose among the likeliest that sum up to X; 1: among all", TALK, REAL, AT(sampler.top_p), 0,
-     1, NULL},
-    {NULL, "min-p", "", "X", "drop tokens less likely than X times the likeliest; 0: none", TALK, REAL, AT(sampler.min_p),
+    {NULL, "top-p", "", "X", "choose among the likeliest that sum up to X; 1: among all", TALK, REAL, AT(sampler.top_p),
      0, 1, NULL},
-    {NULL, "repeat-penalty", "", "X", "make repetition less likely; 1: off", TALK, REAL, AT(sampler.repeat_penalty), 0.01,
-     100, NULL},
-    {NULL, "repeat-last-n", "", "N", "how far back the penalty looks, in tokens", TALK, INTEGER, AT(sampler.repeat_last_n),
-     0, INT32_MAX, NULL},
+    {NULL, "min-p", "", "X", "drop tokens less likely than X times the likeliest; 0: none", TALK, REAL,
+     AT(sampler.min_p), 0, 1, NULL},
+    {NULL, "repeat-penalty", "", "X", "make repetition less likely; 1: off", TALK, REAL, AT(sampler.repeat_penalty),
+     0.01, 100, NULL},
+    {NULL, "repeat-last-n", "", "N", "how far back the penalty looks, in tokens", TALK, INTEGER,
+     AT(sampler.repeat_last_n), 0, INT32_MAX, NULL},
 
     {"Memory", "kv", "", "SIZE", "hard budget of all KV state: 512M, 25% of the available memory, or auto", ALL, BUDGET,
      AT(kv), 0, 0, NULL},
-    {NULL, "ctx-size", "-c", "N", "most tokens held at once; 0: what the model was trained for", ALL, COUNT, AT(ctx_size), 0,
-     MANY, NULL},
-    {NULL, "on-full", "", "RULE", "when the budget is full: stop, evict (chat: evict, run: stop)", ALL, CHOICE, AT(on_full),
-     0, 0, pgd_on_full_words},
-    {NULL, "policy", "", "NAME", "who leaves: fifo, window (the last --window stay), sink (the first --sinks stay too)", ALL,
-     CHOICE, AT(policy), 0, 0, pgd_policy_words},
+    {NULL, "ctx-size", "-c", "N", "most tokens held at once; 0: what the model was trained for", ALL, COUNT,
+     AT(ctx_size), 0, MANY, NULL},
+    {NULL, "on-full", "", "RULE", "when the budget is full: stop, evict (chat: evict, run: stop)", ALL, CHOICE,
+     AT(on_full), 0, 0, pgd_on_full_words},
+    {NULL, "policy", "", "NAME", "who leaves: fifo, window (the last --window stay), sink (the first --sinks stay too)",
+     ALL, CHOICE, AT(policy), 0, 0, pgd_policy_words},
     {NULL, "window", "", "N", "how many of the latest tokens stay; 0: as many as fit", ALL, COUNT, AT(window), 0, MANY,
      NULL},
-    {NULL, "sinks", "", "N", "how many of the first tokens stay (4 if not given)", ALL, COUNT, AT(sinks), 0, MANY, NULL},
-    {NULL, "page", "", "N", "tokens per page, a multiple of 16", ALL, COUNT, AT(page), 16, PAGODA_PAGE_TOKENS_MAX, NULL},
+    {NULL, "sinks", "", "N", "how many of the first tokens stay (4 if not given)", ALL, COUNT, AT(sinks), 0, MANY,
+     NULL},
+    {NULL, "page", "", "N", "tokens per page, a multiple of 16", ALL, COUNT, AT(page), 16, PAGODA_PAGE_TOKENS_MAX,
+     NULL},
     {NULL, "no-pin", "", NULL, "the system prompt may leave too", TALK, SWITCH, AT(no_pin), 0, 0, NULL},
-    {NULL, "keep-gaps", "", NULL, "keep true distances past the trained length", ALL, SWITCH, AT(keep_gaps), 0, 0, NULL},
+    {NULL, "keep-gaps", "", NULL, "keep true distances past the trained length", ALL, SWITCH, AT(keep_gaps), 0, 0,
+     NULL},
     {NULL, "cache-type-k", "-ctk", "TYPE", "codec of the keys: f16", ALL, CODEC, 0, 0, 0, NULL},
     {NULL, "cache-type-v", "-ctv", "TYPE", "codec of the values: f16", ALL, CODEC, 0, 0, 0, NULL},
 
-    {"Machine", "threads", "-t", "N", "threads for the reply; 0: all CPUs", ALL, COUNT, AT(threads), 0, PAGODA_THREADS_MAX,
-     NULL},
+    {"Machine", "threads", "-t", "N", "threads for the reply; 0: all CPUs", ALL, COUNT, AT(threads), 0,
+     PAGODA_THREADS_MAX, NULL},
     {NULL, "threads-batch", "-tb", "N", "threads for the prompt; 0: as --threads", ALL, COUNT, AT(threads_batch), 0,
      PAGODA_THREADS_MAX, NULL},
-    {NULL, "no-mmap", "", NULL, "copy the weights into memory, do not map the file", ALL, SWITCH, AT(no_mmap), 0, 0, NULL},
+    {NULL, "no-mmap", "", NULL, "copy the weights into memory, do not map the file", ALL, SWITCH, AT(no_mmap), 0, 0,
+     NULL},
     {NULL, "cpu", "", "LEVEL", "kernel level: auto, or one that 'pagoda version' lists", ALL, CPU, AT(cpu), 0, 0, NULL},
 
-    {"Output", "json", "", NULL, "one JSON object on standard output, and nothing else", RUN | SHOW, SWITCH, AT(json), 0, 0,
-     NULL},
+    {"Output", "json", "", NULL, "one JSON object on standard output, and nothing else", RUN | SHOW, SWITCH, AT(json),
+     0, 0, NULL},
     {NULL, "quiet", "-q", NULL, "no banner and no progress; warnings stay", TALK, SWITCH, AT(quiet), 0, 0, NULL},
     {NULL, "verbose", "-v", NULL, "speed and memory after every reply", TALK, SWITCH, AT(verbose), 0, 0, NULL},
     {NULL, "color", "--colour", "WHEN", "auto, always, never; NO_COLOR is respected", ALL, CHOICE, AT(color), 0, 0,
@@ -128,7 +133,8 @@ static enum pagoda_status fail_range(const struct arg *arg, const char *text, st
     return pgd_fail(error, PAGODA_RANGE, "'%.64s' is out of range: %.10g to %.10g", text, arg->least, arg->most);
 }
 
-static enum pagoda_status set_signed(const struct arg *arg, const char *text, int64_t *value, struct pagoda_error *error)
+static enum pagoda_status set_signed(const struct arg *arg, const char *text, int64_t *value,
+                                     struct pagoda_error *error)
 {
     char *end = NULL;
     errno = 0;
@@ -143,7 +149,8 @@ static enum pagoda_status set_signed(const struct arg *arg, const char *text, in
     return PAGODA_OK;
 }
 
-static enum pagoda_status set_integer(const struct arg *arg, const char *text, int32_t *value, struct pagoda_error *error)
+static enum pagoda_status set_integer(const struct arg *arg, const char *text, int32_t *value,
+                                      struct pagoda_error *error)
 {
     int64_t wide = 0;
     enum pagoda_status status = set_signed(arg, text, &wide, error);
@@ -153,7 +160,8 @@ static enum pagoda_status set_integer(const struct arg *arg, const char *text, i
     return status;
 }
 
-static enum pagoda_status set_count(const struct arg *arg, const char *text, uint64_t *value, struct pagoda_error *error)
+static enum pagoda_status set_count(const struct arg *arg, const char *text, uint64_t *value,
+                                    struct pagoda_error *error)
 {
     struct pagoda_error ignored;
     uint64_t number = 0;
@@ -195,7 +203,8 @@ static enum pagoda_status set_choice(const struct arg *arg, const char *text, in
         snprintf(list + used, sizeof(list) - used, "%s%s", i == 0 ? "" : ", ", arg->words[i]);
     }
     if (suggestion.best != NULL) {
-        return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not one of %s; did you mean '%s'?", text, list, suggestion.best);
+        return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not one of %s; did you mean '%s'?", text, list,
+                        suggestion.best);
     }
     return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not one of %s", text, list);
 }
@@ -364,7 +373,7 @@ static enum pagoda_status read_environment(enum pgd_command command, struct pgd_
 
 static void fill_defaults(enum pgd_command command, struct pgd_options *options)
 {
-    *options = (struct pgd_options){
+    *options = (struct pgd_options) {
         .command = command,
         .predict = -1,
         .seed = -1,
@@ -428,8 +437,9 @@ static enum pagoda_status check_memory_flags(const struct pgd_options *options, 
                                              struct pagoda_error *error)
 {
     if (options->on_full == PAGODA_ON_FULL_SPILL) {
-        return pgd_fail(error, PAGODA_UNSUPPORTED, "--on-full spill: spilling to flash is not in this version; use stop or "
-                                                   "evict");
+        return pgd_fail(error, PAGODA_UNSUPPORTED,
+                        "--on-full spill: spilling to flash is not in this version; use stop or "
+                        "evict");
     }
     if (options->page % 16 != 0) {
         return pgd_fail(error, PAGODA_INVALID, "--page: %" PRIu64 " is not a multiple of 16", options->page);

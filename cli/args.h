@@ -13,9 +13,9 @@
 
 enum pgd_args_result {
     PGD_ARGS_OK,
-    PGD_ARGS_HELP,  /* --help was asked for */
+    PGD_ARGS_HELP, /* --help was asked for */
     PGD_ARGS_VERSION,
-    PGD_ARGS_WRONG  /* *error says what */
+    PGD_ARGS_WRONG /* *error says what */
 };
 
 /* Parses what follows the name of the command. Words are moved to the front of argv. */

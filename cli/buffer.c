@@ -71,7 +71,7 @@ void pgd_buffer_clear(struct pgd_buffer *buffer)
 void pgd_buffer_free(struct pgd_buffer *buffer)
 {
     free(buffer->bytes);
-    *buffer = (struct pgd_buffer){0};
+    *buffer = (struct pgd_buffer) {0};
 }
 
 const char *pgd_buffer_text(const struct pgd_buffer *buffer)

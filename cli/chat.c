@@ -6,8 +6,8 @@
 #include "cli/commands.h"
 #include "cli/input.h"
 #include "cli/interrupt.h"
-#include "cli/reply.h"
 #include "cli/repl.h"
+#include "cli/reply.h"
 #include "cli/verbs.h"
 
 const char *pgd_repl_rule(const struct pgd_repl *repl)
@@ -22,7 +22,7 @@ static void start_reading(struct pgd_repl *repl)
 {
     pgd_interrupt_catch(repl->loaded.bridge);
     pgd_progress_start(&repl->progress, repl->terminal, repl->options->quiet);
-    repl->feed = (struct pgd_feed_options){
+    repl->feed = (struct pgd_feed_options) {
         .progress = pgd_progress_tokens,
         .user = &repl->progress,
         .cancel = pgd_interrupt_flag(),
@@ -61,7 +61,8 @@ static enum pgd_exit open_repl(struct pgd_repl *repl)
     enum pgd_exit code = pgd_load_model(repl->options, repl->terminal, &repl->loaded.model);
     if (code == PGD_EXIT_OK && !pgd_prompt_has_template(repl->loaded.model)) {
         pgd_say_error("this model has no chat template that is known, so it cannot chat; it can go on with a text: "
-                      "pagoda run --raw %s \"Once upon a time\"", repl->options->model);
+                      "pagoda run --raw %s \"Once upon a time\"",
+                      repl->options->model);
         code = PGD_EXIT_MODEL;
     }
     if (code == PGD_EXIT_OK) {
@@ -116,9 +117,11 @@ static void tell_first_eviction(struct pgd_repl *repl, const struct pagoda_accou
         return;
     }
     repl->eviction_told = true;
-    pgd_say_note(repl->terminal,
-                 "the KV budget is full: from here on old text leaves (policy %s). /context shows what is left, /pin keeps "
-                 "a turn, --kv gives more room", pgd_policy_words[repl->policy.kind]);
+    pgd_say_note(
+        repl->terminal,
+        "the KV budget is full: from here on old text leaves (policy %s). /context shows what is left, /pin keeps "
+        "a turn, --kv gives more room",
+        pgd_policy_words[repl->policy.kind]);
 }
 
 static void tell_turn(struct pgd_repl *repl)
@@ -138,8 +141,7 @@ static enum pagoda_status say_twice(struct pgd_repl *repl, const char *text, con
                                     struct pagoda_error *error)
 {
     const uint64_t before = pagoda_cache_position(pgd_bridge_cache(repl->loaded.bridge));
-    enum pagoda_status status =
-        pgd_chat_say(repl->chat, text, repl->sampler, &repl->feed, wanted, &repl->last, error);
+    enum pagoda_status status = pgd_chat_say(repl->chat, text, repl->sampler, &repl->feed, wanted, &repl->last, error);
     if (status == PAGODA_CANCELLED && !pgd_interrupt_raised() &&
         pagoda_cache_position(pgd_bridge_cache(repl->loaded.bridge)) == before) {
         status = pgd_chat_say(repl->chat, text, repl->sampler, &repl->feed, wanted, &repl->last, error);

@@ -42,7 +42,8 @@ static const struct command commands[] = {
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
 
 const char *const pgd_command_names[] = {
-    "/help", "/context", "/map", "/pin", "/unpin", "/policy", "/stats", "/mem", "/reset", "/clear", "/exit", "/quit", "/bye", NULL,
+    "/help", "/context", "/map",   "/pin",  "/unpin", "/policy", "/stats",
+    "/mem",  "/reset",   "/clear", "/exit", "/quit",  "/bye",    NULL,
 };
 
 /* ---- help ---- */
@@ -97,7 +98,7 @@ static struct pgd_map_owner *collect_owners(const struct pgd_chat *chat, size_t 
         uint64_t first = 0;
         uint64_t tokens = 0;
         if (pgd_chat_owner_range(chat, number, &first, &tokens) && tokens > 0) {
-            owners[(*count)++] = (struct pgd_map_owner){.number = number, .first = first};
+            owners[(*count)++] = (struct pgd_map_owner) {.number = number, .first = first};
         }
     }
     return owners;

@@ -341,8 +341,8 @@ enum pgd_lines_result pgd_lines_read(struct pgd_lines *lines, const char **text,
     if (result != PGD_LINES_MESSAGE) {
         return result;
     }
-    result = starts_with_fence(*text, *count) ? read_fenced(lines, *text, *count)
-                                              : read_continued(lines, *text, *count);
+    result =
+        starts_with_fence(*text, *count) ? read_fenced(lines, *text, *count) : read_continued(lines, *text, *count);
     if (result != PGD_LINES_MESSAGE) {
         return result;
     }

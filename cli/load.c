@@ -89,7 +89,7 @@ enum pgd_exit pgd_load_bridge(const struct pgd_options *options, const struct pg
 enum pgd_exit pgd_load(const struct pgd_options *options, const struct pgd_terminal *terminal,
                        struct pgd_loaded *loaded)
 {
-    *loaded = (struct pgd_loaded){0};
+    *loaded = (struct pgd_loaded) {0};
     enum pgd_exit code = pgd_load_model(options, terminal, &loaded->model);
     if (code == PGD_EXIT_OK) {
         code = pgd_load_bridge(options, loaded->model, &loaded->bridge);
@@ -104,5 +104,5 @@ void pgd_load_close(struct pgd_loaded *loaded)
 {
     pgd_bridge_close(loaded->bridge);
     pgd_model_close(loaded->model);
-    *loaded = (struct pgd_loaded){0};
+    *loaded = (struct pgd_loaded) {0};
 }

@@ -29,12 +29,11 @@ static const struct command commands[] = {
 
 /* ---- help and version ---- */
 
-static const char overview[] =
-    "Runs a GGUF model under a hard limit for its memory of the conversation.\n"
-    "\n"
-    "  pagoda chat model.gguf --kv 64M\n"
-    "\n"
-    "Commands\n";
+static const char overview[] = "Runs a GGUF model under a hard limit for its memory of the conversation.\n"
+                               "\n"
+                               "  pagoda chat model.gguf --kv 64M\n"
+                               "\n"
+                               "Commands\n";
 
 static void print_overview(FILE *out)
 {
@@ -120,12 +119,9 @@ static enum pgd_exit run_command(const struct command *command, int argc, char *
     struct pgd_terminal terminal;
     struct pagoda_error error;
     switch (pgd_args_parse(command->id, argc, argv, &options, &error)) {
-    case PGD_ARGS_HELP: print_help(command);
-        return pgd_terminal_finish_output() ? PGD_EXIT_OK : PGD_EXIT_FAILURE;
+    case PGD_ARGS_HELP: print_help(command); return pgd_terminal_finish_output() ? PGD_EXIT_OK : PGD_EXIT_FAILURE;
     case PGD_ARGS_VERSION: return print_version();
-    case PGD_ARGS_WRONG:
-        pgd_say_error("%s", error.message);
-        return PGD_EXIT_USAGE;
+    case PGD_ARGS_WRONG: pgd_say_error("%s", error.message); return PGD_EXIT_USAGE;
     case PGD_ARGS_OK: break;
     }
     pgd_terminal_open(&options, &terminal);

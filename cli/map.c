@@ -41,8 +41,8 @@ struct pen {
     uint32_t indent;         /* where the cells of a row start */
     uint32_t column;
     uint64_t lines;
-    uint64_t zoom;  /* pages per cell */
-    int color;      /* enum cell whose colour is on; -1: none */
+    uint64_t zoom; /* pages per cell */
+    int color;     /* enum cell whose colour is on; -1: none */
 };
 
 static const char *glyph_of(const struct pgd_map_style *style, enum cell cell)
@@ -94,8 +94,8 @@ static void put_run(struct pen *pen, enum cell cell, uint64_t pages)
 static void begin_row(struct pen *pen, const char *label, const char *amount, uint32_t label_width)
 {
     if (pen->text != NULL) {
-        pgd_buffer_print(pen->text, "%-*s %*s ", (int) label_width, label,
-                         (int) (pen->indent - label_width - 2), amount);
+        pgd_buffer_print(pen->text, "%-*s %*s ", (int) label_width, label, (int) (pen->indent - label_width - 2),
+                         amount);
     }
     pen->column = pen->indent;
 }
@@ -127,10 +127,10 @@ static uint64_t end_of_owner(const struct pgd_map *map, size_t owner)
 static struct group group_of(const struct pgd_map *map, size_t row, size_t rows)
 {
     if (rows >= map->owner_count || row == 0) {
-        return (struct group){row, row + 1};
+        return (struct group) {row, row + 1};
     }
     const size_t first_alone = map->owner_count - (rows - 2);
-    return row == 1 ? (struct group){1, first_alone} : (struct group){first_alone + row - 2, first_alone + row - 1};
+    return row == 1 ? (struct group) {1, first_alone} : (struct group) {first_alone + row - 2, first_alone + row - 1};
 }
 
 static void name_group(const struct pgd_map *map, struct group group, char *label, size_t bytes)
@@ -264,8 +264,8 @@ static void put_head(const struct pgd_map *map, struct pen *pen)
     snprintf(words, sizeof(words), "KV budget %s, used %s (%.0f %%)", pgd_size_words(memory->budget_bytes).text,
              pgd_size_words(used).text, share);
     put_words(pen, words, (uint32_t) strlen(words));
-    snprintf(words, sizeof(words), "held %s of %s tokens", pgd_count_words(map->account.ram + map->account.quantized).text,
-             pgd_count_words(map->account.total).text);
+    snprintf(words, sizeof(words), "held %s of %s tokens",
+             pgd_count_words(map->account.ram + map->account.quantized).text, pgd_count_words(map->account.total).text);
     put_words(pen, words, (uint32_t) strlen(words));
     snprintf(words, sizeof(words), "pinned %s", pgd_count_words(map->account.pinned).text);
     put_words(pen, words, (uint32_t) strlen(words));

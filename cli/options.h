@@ -13,11 +13,7 @@
 #include "pagoda/pagoda.h"
 
 /* Commands that take flags, as bits: a flag names those it belongs to. */
-enum pgd_command {
-    PGD_COMMAND_CHAT = 1,
-    PGD_COMMAND_RUN = 2,
-    PGD_COMMAND_SHOW = 4
-};
+enum pgd_command { PGD_COMMAND_CHAT = 1, PGD_COMMAND_RUN = 2, PGD_COMMAND_SHOW = 4 };
 
 enum pgd_color { PGD_COLOR_AUTO = 0, PGD_COLOR_ALWAYS, PGD_COLOR_NEVER };
 

@@ -11,7 +11,7 @@
 
 void pgd_progress_start(struct pgd_progress *progress, const struct pgd_terminal *terminal, bool quiet)
 {
-    *progress = (struct pgd_progress){
+    *progress = (struct pgd_progress) {
         .terminal = terminal,
         .wanted = !quiet && terminal->err_is_tty && !terminal->dumb,
         .start_seconds = pgd_machine_seconds(),

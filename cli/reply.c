@@ -59,7 +59,8 @@ void pgd_reply_tell(const struct pgd_options *options, const struct pgd_terminal
                      reply->full.message);
     }
     if (reply->stop == PGD_STOP_LENGTH && options->predict < 0) {
-        pgd_say_note(terminal, "the reply stops here, after %s tokens: so many the model was trained for (-n -2: no limit)",
+        pgd_say_note(terminal,
+                     "the reply stops here, after %s tokens: so many the model was trained for (-n -2: no limit)",
                      pgd_count_words(reply->tokens).text);
     }
     struct pgd_buffer line = {0};

@@ -156,12 +156,12 @@ static enum pgd_exit answer(struct run *run, const struct pgd_buffer *prompt)
     struct pagoda_error error;
     pgd_interrupt_catch(run->loaded.bridge);
     pgd_progress_start(&run->progress, run->terminal, run->options->quiet);
-    run->feed = (struct pgd_feed_options){
+    run->feed = (struct pgd_feed_options) {
         .progress = pgd_progress_tokens,
         .user = &run->progress,
         .cancel = pgd_interrupt_flag(),
     };
-    run->stream = (struct pgd_stream){
+    run->stream = (struct pgd_stream) {
         .terminal = run->terminal,
         .progress = &run->progress,
         .keep = run->options->json ? &run->text : NULL,

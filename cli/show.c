@@ -50,7 +50,7 @@ static uint64_t tokens_in(const struct show *show, const struct pgd_model *model
     struct pgd_bridge *bridge = NULL;
     struct pagoda_error error;
     struct pagoda_memory memory = {.tokens_capacity = 0};
-    options.kv = (struct pgd_budget){.kind = PGD_BUDGET_BYTES, .bytes = budget_bytes};
+    options.kv = (struct pgd_budget) {.kind = PGD_BUDGET_BYTES, .bytes = budget_bytes};
     if (pgd_load_try_bridge(&options, model, &bridge, &error) == PAGODA_OK) {
         pagoda_cache_memory(pgd_bridge_cache(bridge), &memory);
         pgd_bridge_close(bridge);
@@ -67,7 +67,7 @@ static void measure_rows(struct show *show, const struct pgd_model *model)
     }
     while (show->row_count < ROWS_MAX && budget >= SMALLEST_ROW_BYTES) {
         if (budget < show->memory.budget_bytes) {
-            show->rows[show->row_count++] = (struct row){budget, tokens_in(show, model, budget)};
+            show->rows[show->row_count++] = (struct row) {budget, tokens_in(show, model, budget)};
         }
         budget /= 4;
     }
@@ -120,13 +120,15 @@ static void print_model(const struct show *show)
 static void print_budgets(const struct show *show)
 {
     const bool automatic = show->options->kv.kind == PGD_BUDGET_AUTO;
-    printf("KV per token     %s in f16, when all layers hold it\n\n", pgd_size_words(show->memory.bytes_per_token).text);
+    printf("KV per token     %s in f16, when all layers hold it\n\n",
+           pgd_size_words(show->memory.bytes_per_token).text);
     printf("%-16s %s\n", "KV budget", "holds");
     const bool whole = show->memory.tokens_capacity >= show->info->trained_tokens;
     printf("%-16s %s tokens%s\n", pgd_size_words(show->memory.budget_bytes).text,
            pgd_count_words(show->memory.tokens_capacity).text,
-           !automatic ? "" : whole ? "   (--kv auto: the trained context)"
-                                   : "   (--kv auto: half of the available memory)");
+           !automatic ? ""
+           : whole    ? "   (--kv auto: the trained context)"
+                      : "   (--kv auto: half of the available memory)");
     for (size_t i = 0; i < show->row_count; i++) {
         const struct row *row = &show->rows[i];
         if (row->tokens > 0) {

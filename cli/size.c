@@ -116,16 +116,17 @@ static enum pagoda_status parse_percent(const char *text, struct pgd_budget *bud
     char *end = NULL;
     const double percent = strtod(text, &end);
     if (!isdigit((unsigned char) *text) || strcmp(end, "%") != 0 || !(percent > 0) || percent > 100) {
-        return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not a share of the available memory: use 1%% to 100%%", text);
+        return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not a share of the available memory: use 1%% to 100%%",
+                        text);
     }
-    *budget = (struct pgd_budget){.kind = PGD_BUDGET_PERCENT, .percent = percent};
+    *budget = (struct pgd_budget) {.kind = PGD_BUDGET_PERCENT, .percent = percent};
     return PAGODA_OK;
 }
 
 enum pagoda_status pgd_budget_parse(const char *text, struct pgd_budget *budget, struct pagoda_error *error)
 {
     if (strcasecmp(text, "auto") == 0) {
-        *budget = (struct pgd_budget){.kind = PGD_BUDGET_AUTO};
+        *budget = (struct pgd_budget) {.kind = PGD_BUDGET_AUTO};
         return PAGODA_OK;
     }
     if (strchr(text, '%') != NULL) {
@@ -137,10 +138,11 @@ enum pagoda_status pgd_budget_parse(const char *text, struct pgd_budget *budget,
         return status;
     }
     if (bytes == 0) {
-        return pgd_fail(error, PAGODA_INVALID, "a budget of 0 bytes holds nothing: use a size such as 64M, a share such "
-                                               "as 25%%, or auto");
+        return pgd_fail(error, PAGODA_INVALID,
+                        "a budget of 0 bytes holds nothing: use a size such as 64M, a share such "
+                        "as 25%%, or auto");
     }
-    *budget = (struct pgd_budget){.kind = PGD_BUDGET_BYTES, .bytes = bytes};
+    *budget = (struct pgd_budget) {.kind = PGD_BUDGET_BYTES, .bytes = bytes};
     return PAGODA_OK;
 }
 

@@ -40,7 +40,7 @@ static size_t edit_distance(const char *a, size_t a_length, const char *b, size_
 
 struct pgd_suggestion pgd_suggest_start(const char *wanted)
 {
-    return (struct pgd_suggestion){.wanted = wanted, .best = NULL, .distance = SIZE_MAX};
+    return (struct pgd_suggestion) {.wanted = wanted, .best = NULL, .distance = SIZE_MAX};
 }
 
 void pgd_suggest_try(struct pgd_suggestion *suggestion, const char *candidate)

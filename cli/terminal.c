@@ -86,9 +86,9 @@ static struct winsize window_size(void)
 {
     struct winsize size = {0};
     if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) {
-        size = (struct winsize){0};
+        size = (struct winsize) {0};
         if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0) {
-            size = (struct winsize){0};
+            size = (struct winsize) {0};
         }
     }
     return size;
@@ -118,8 +118,8 @@ bool pgd_terminal_write(const struct pgd_terminal *terminal, const char *bytes, 
     }
     struct pgd_buffer safe = {0};
     pgd_safe_disarm(&safe, bytes, count);
-    const bool written = !safe.failed && fwrite(pgd_buffer_text(&safe), 1, safe.count, stdout) == safe.count &&
-                         fflush(stdout) == 0;
+    const bool written =
+        !safe.failed && fwrite(pgd_buffer_text(&safe), 1, safe.count, stdout) == safe.count && fflush(stdout) == 0;
     pgd_buffer_free(&safe);
     return written;
 }

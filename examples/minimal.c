@@ -49,8 +49,8 @@ int main(void)
         if (pagoda_cache_begin(cache, 1, &error) != PAGODA_OK ||
             pagoda_cache_ingest(cache, 0, PAGODA_KEYS, keys, KV_HEADS * SIZE, 0, 1) != PAGODA_OK ||
             pagoda_cache_ingest(cache, 0, PAGODA_VALUES, values, KV_HEADS * SIZE, 0, 1) != PAGODA_OK ||
-            pagoda_cache_attend(cache, 0, &(struct pagoda_queries){query, QUERY_HEADS * SIZE, SIZE},
-                                &(struct pagoda_outputs){out, QUERY_HEADS * SIZE, SIZE}, 0, 1) != PAGODA_OK ||
+            pagoda_cache_attend(cache, 0, &(struct pagoda_queries) {query, QUERY_HEADS * SIZE, SIZE},
+                                &(struct pagoda_outputs) {out, QUERY_HEADS * SIZE, SIZE}, 0, 1) != PAGODA_OK ||
             pagoda_cache_end(cache, &error) != PAGODA_OK ||
             (t == 15 && pagoda_cache_pin(cache, 0, 16, &error) != PAGODA_OK)) {
             return fail(&error);

@@ -92,9 +92,8 @@ PAGODA_API void pagoda_cache_options_default(struct pagoda_cache_options *option
 
 /* Opens an empty cache. Errors: INVALID (options), OVER_BUDGET (the budget does not hold one page
  * per layer; the message says what is needed), NOMEM, UNSUPPORTED (spill, or a CPU level that is not here). */
-PAGODA_API PAGODA_MUST_CHECK enum pagoda_status pagoda_cache_open(const struct pagoda_cache_options *options,
-                                                                  struct pagoda_cache **cache,
-                                                                  struct pagoda_error *error);
+PAGODA_API PAGODA_MUST_CHECK enum pagoda_status
+pagoda_cache_open(const struct pagoda_cache_options *options, struct pagoda_cache **cache, struct pagoda_error *error);
 
 /* How large a budget must be for `tokens` tokens, under these options and whatever their budget_bytes
  * says: *bytes is what a cache would hold at most, to the byte. Errors: those of pagoda_cache_open. */

@@ -9,8 +9,7 @@
 
 #define PGD_MUST_CHECK PAGODA_MUST_CHECK
 
-#define PGD_ASSERT(condition) \
-    ((condition) ? (void) 0 : pgd_assert_failed(#condition, __FILE__, __LINE__))
+#define PGD_ASSERT(condition) ((condition) ? (void) 0 : pgd_assert_failed(#condition, __FILE__, __LINE__))
 
 /* Writes what failed to standard error and aborts: memory can no longer be trusted. */
 _Noreturn void pgd_assert_failed(const char *condition, const char *file, int line);

@@ -35,13 +35,25 @@ static inline uint64_t pgd_add_capped_u64(uint64_t a, uint64_t b)
     return pgd_add_u64(a, b, &sum) ? sum : UINT64_MAX;
 }
 
-static inline uint64_t pgd_min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
-static inline uint64_t pgd_max_u64(uint64_t a, uint64_t b) { return a > b ? a : b; }
+static inline uint64_t pgd_min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+static inline uint64_t pgd_max_u64(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
 
 /* a / b rounded up; b > 0. */
-static inline uint64_t pgd_div_up_u64(uint64_t a, uint64_t b) { return a / b + (a % b != 0); }
+static inline uint64_t pgd_div_up_u64(uint64_t a, uint64_t b)
+{
+    return a / b + (a % b != 0);
+}
 
 /* a rounded up to a multiple of b; the caller knows that it fits. */
-static inline uint64_t pgd_round_up_u64(uint64_t a, uint64_t b) { return pgd_div_up_u64(a, b) * b; }
+static inline uint64_t pgd_round_up_u64(uint64_t a, uint64_t b)
+{
+    return pgd_div_up_u64(a, b) * b;
+}
 
 #endif

@@ -174,7 +174,7 @@ static void look_at_memory_v2(void *user, const char *root, const char *director
 
 void pgd_cgroup_memory_read(const char *root, struct pgd_cgroup_memory *memory)
 {
-    *memory = (struct pgd_cgroup_memory){.limit_bytes = UINT64_MAX, .room_bytes = UINT64_MAX};
+    *memory = (struct pgd_cgroup_memory) {.limit_bytes = UINT64_MAX, .room_bytes = UINT64_MAX};
     char groups[LIST_BYTES_MAX];
     if (!pgd_text_read(root, "proc/self", "cgroup", groups, sizeof groups)) {
         return;

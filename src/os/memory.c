@@ -27,7 +27,7 @@ static uint64_t field_kb(const char *text, const char *key)
 
 void pgd_os_memory_read(const char *root, struct pgd_os_memory *memory)
 {
-    *memory = (struct pgd_os_memory){0};
+    *memory = (struct pgd_os_memory) {0};
     char text[PGD_TEXT_BYTES_MAX];
     if (pgd_text_read(root, "proc", "meminfo", text, sizeof text)) {
         memory->total_bytes = field_kb(text, "MemTotal:");

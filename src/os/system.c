@@ -55,14 +55,13 @@ static uint64_t default_now_ns(void *user)
 
 static bool is_complete(const struct pgd_system *system)
 {
-    return system->allocator.allocate != NULL && system->allocator.release != NULL &&
-           system->memory.reserve != NULL && system->memory.release != NULL && system->memory.discard != NULL &&
-           system->clock.now_ns != NULL;
+    return system->allocator.allocate != NULL && system->allocator.release != NULL && system->memory.reserve != NULL &&
+           system->memory.release != NULL && system->memory.discard != NULL && system->clock.now_ns != NULL;
 }
 
 void pgd_os_system(const struct pagoda_system *host, struct pgd_system *system)
 {
-    *system = (struct pgd_system){
+    *system = (struct pgd_system) {
         .allocator = {default_allocate, default_release, NULL},
         .memory = {default_reserve, default_unreserve, default_discard, NULL},
         .clock = {default_now_ns, NULL},

@@ -171,8 +171,8 @@ static enum pagoda_status posix_write(void *user, struct pgd_file *file, uint64_
     }
     size_t done = 0;
     while (done < bytes) {
-        const ssize_t put = pwrite(file->descriptor, (const char *) buffer + done, bytes - done,
-                                   (off_t) (offset + done));
+        const ssize_t put =
+            pwrite(file->descriptor, (const char *) buffer + done, bytes - done, (off_t) (offset + done));
         if (put < 0 && errno == EINTR) {
             continue;
         }

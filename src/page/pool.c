@@ -101,7 +101,7 @@ static void empty(struct pgd_pool *pool)
 {
     for (uint32_t i = 0; i < pool->layout.class_count; i++) {
         const uint64_t bytes = pool->layout.class_bytes[i];
-        pool->classes[i] = (struct class_state){
+        pool->classes[i] = (struct class_state) {
             .bytes = bytes,
             .places = (uint32_t) (pool->layout.slab_bytes / bytes),
             .partial = SLAB_NONE,

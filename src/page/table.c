@@ -25,7 +25,7 @@ struct pgd_table {
     uint32_t page_tokens;
     uint32_t capacity;
     uint32_t count;
-    bool last_is_open; /* the last block is being written */
+    bool last_is_open;        /* the last block is being written */
     struct pgd_block *blocks; /* [capacity] by slot */
     struct pgd_page *pages;   /* [capacity][layer_count] by slot */
     uint32_t *order;          /* [capacity] */
@@ -163,7 +163,7 @@ static void empty_pages(struct pgd_table *table, uint32_t index)
 {
     struct pgd_page *const pages = pages_at(table, index);
     for (uint32_t layer = 0; layer < table->layer_count; layer++) {
-        pages[layer] = (struct pgd_page){.frame = PGD_FRAME_NONE, .state = PAGODA_PAGE_ABSENT};
+        pages[layer] = (struct pgd_page) {.frame = PGD_FRAME_NONE, .state = PAGODA_PAGE_ABSENT};
     }
 }
 
@@ -179,7 +179,7 @@ bool pgd_table_append(struct pgd_table *table, uint64_t first)
         return false;
     }
     const uint32_t index = table->count++;
-    *block_at(table, index) = (struct pgd_block){.first = first};
+    *block_at(table, index) = (struct pgd_block) {.first = first};
     empty_pages(table, index);
     table->last_is_open = true;
     return true;
@@ -214,7 +214,7 @@ void pgd_table_place(struct pgd_table *table, uint32_t index, uint32_t layer, ui
     PGD_ASSERT(page->state == PAGODA_PAGE_ABSENT && page->frame == PGD_FRAME_NONE);
     PGD_ASSERT(frame != PGD_FRAME_NONE);
     PGD_ASSERT(is_open_block(table, index));
-    *page = (struct pgd_page){.frame = frame, .state = PAGODA_PAGE_OPEN, .codec = codec};
+    *page = (struct pgd_page) {.frame = frame, .state = PAGODA_PAGE_OPEN, .codec = codec};
     struct pgd_block *const block = block_at(table, index);
     block->pages_present++;
     PGD_ASSERT(block->pages_present <= table->layer_count);
@@ -227,7 +227,7 @@ uint32_t pgd_table_clear_page(struct pgd_table *table, uint32_t index, uint32_t 
     PGD_ASSERT(page->state != PAGODA_PAGE_ABSENT && page->frame != PGD_FRAME_NONE);
     PGD_ASSERT(block->pages_present > 0);
     const uint32_t frame = page->frame;
-    *page = (struct pgd_page){.frame = PGD_FRAME_NONE, .state = PAGODA_PAGE_ABSENT};
+    *page = (struct pgd_page) {.frame = PGD_FRAME_NONE, .state = PAGODA_PAGE_ABSENT};
     block->pages_present--;
     return frame;
 }

@@ -14,12 +14,9 @@
 const char *pgd_policy_name(enum pagoda_policy_kind kind)
 {
     switch (kind) {
-    case PAGODA_POLICY_FIFO:
-        return "fifo";
-    case PAGODA_POLICY_WINDOW:
-        return "window";
-    case PAGODA_POLICY_SINK:
-        return "sink";
+    case PAGODA_POLICY_FIFO: return "fifo";
+    case PAGODA_POLICY_WINDOW: return "window";
+    case PAGODA_POLICY_SINK: return "sink";
     }
     return NULL;
 }

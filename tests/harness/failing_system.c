@@ -22,8 +22,8 @@ static bool is_refused(struct failing_system *host)
 {
     host->calls++;
     host->total_calls++;
-    const bool refused = host->fail_at != 0 &&
-                         (host->calls == host->fail_at || (host->sticky && host->calls > host->fail_at));
+    const bool refused =
+        host->fail_at != 0 && (host->calls == host->fail_at || (host->sticky && host->calls > host->fail_at));
     host->refused += refused ? 1 : 0;
     return refused;
 }
@@ -117,9 +117,8 @@ static void failing_discard(void *user, void *memory, size_t bytes)
     struct failing_system *const host = user;
     char *const start = memory;
     const struct held *record = host->held;
-    while (record != NULL &&
-           !(start >= record->memory && (size_t) (start - record->memory) <= record->bytes &&
-             bytes <= record->bytes - (size_t) (start - record->memory))) {
+    while (record != NULL && !(start >= record->memory && (size_t) (start - record->memory) <= record->bytes &&
+                               bytes <= record->bytes - (size_t) (start - record->memory))) {
         record = record->next;
     }
     if (record == NULL) {
@@ -142,10 +141,10 @@ static uint64_t failing_now_ns(void *user)
 void failing_system_init(struct failing_system *host)
 {
     memset(host, 0, sizeof *host);
-    host->allocator = (struct pagoda_allocator){failing_allocate, failing_release, host};
-    host->memory = (struct pagoda_memory_source){failing_reserve, failing_release, failing_discard, host};
-    host->clock = (struct pagoda_clock){failing_now_ns, host};
-    host->system = (struct pagoda_system){&host->allocator, &host->memory, &host->clock};
+    host->allocator = (struct pagoda_allocator) {failing_allocate, failing_release, host};
+    host->memory = (struct pagoda_memory_source) {failing_reserve, failing_release, failing_discard, host};
+    host->clock = (struct pagoda_clock) {failing_now_ns, host};
+    host->system = (struct pagoda_system) {&host->allocator, &host->memory, &host->clock};
 }
 
 void failing_system_arm(struct failing_system *host, uint64_t nth, bool sticky)

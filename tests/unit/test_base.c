@@ -138,8 +138,20 @@ static void check_pair(uint64_t a, uint64_t b)
 
 TEST(arithmetic_at_the_edges)
 {
-    static const uint64_t edges[] = {0, 1, 2, 3, 63, 64, 65, UINT32_MAX - 1, UINT32_MAX, (uint64_t) UINT32_MAX + 1,
-                                     (uint64_t) INT64_MAX, (uint64_t) INT64_MAX + 1, UINT64_MAX - 1, UINT64_MAX};
+    static const uint64_t edges[] = {0,
+                                     1,
+                                     2,
+                                     3,
+                                     63,
+                                     64,
+                                     65,
+                                     UINT32_MAX - 1,
+                                     UINT32_MAX,
+                                     (uint64_t) UINT32_MAX + 1,
+                                     (uint64_t) INT64_MAX,
+                                     (uint64_t) INT64_MAX + 1,
+                                     UINT64_MAX - 1,
+                                     UINT64_MAX};
     const size_t count = sizeof edges / sizeof edges[0];
     for (size_t i = 0; i < count * count; i++) {
         check_pair(edges[i / count], edges[i % count]);

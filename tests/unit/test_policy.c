@@ -25,7 +25,7 @@ static uint32_t choose(const struct scene *scene, struct pagoda_policy policy, u
     const struct pgd_policy_view view = {scene->count, scene_at, scene, end, must_free};
     const struct scene before = *scene;
     const uint32_t answer = pgd_policy_choose(&policy, &view);
-    CHECK(pgd_policy_choose(&policy, &view) == answer);      /* I2 */
+    CHECK(pgd_policy_choose(&policy, &view) == answer); /* I2 */
     CHECK(memcmp(&before, scene, sizeof before) == 0);
     return answer;
 }
@@ -86,7 +86,7 @@ TEST(sink_keeps_the_first_tokens)
     CHECK_EQ_INT(choose(&scene, sink, 53, true), 2);
     sink.sink_tokens = 1000;
     CHECK_EQ_INT(choose(&scene, sink, 53, true), PGD_POLICY_NOBODY);
-    sink = (struct pagoda_policy){.kind = PAGODA_POLICY_SINK};
+    sink = (struct pagoda_policy) {.kind = PAGODA_POLICY_SINK};
     CHECK_EQ_INT(choose(&scene, sink, 53, false), PGD_POLICY_NOBODY);
     CHECK_EQ_INT(choose(&scene, sink, 53, true), 1);
 }
@@ -189,8 +189,7 @@ static uint32_t twin_choose(const struct pagoda_policy *policy, const struct sce
 {
     const bool has_window = policy->kind != PAGODA_POLICY_FIFO && policy->window_tokens != 0;
     for (uint32_t i = 0; has_window && i < scene->count; i++) {
-        if (twin_may_leave(policy, &scene->blocks[i]) &&
-            !twin_has_token_in_window(policy, &scene->blocks[i], end)) {
+        if (twin_may_leave(policy, &scene->blocks[i]) && !twin_has_token_in_window(policy, &scene->blocks[i], end)) {
             return i;
         }
     }

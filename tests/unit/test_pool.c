@@ -15,7 +15,7 @@
 
 static struct pgd_system system_of(const struct failing_system *host)
 {
-    return (struct pgd_system){host->allocator, host->memory, host->clock};
+    return (struct pgd_system) {host->allocator, host->memory, host->clock};
 }
 
 static struct pgd_pool *open_pool(const struct pgd_system *system, uint64_t arena, const uint64_t *classes,
@@ -122,7 +122,7 @@ TEST(slabs_change_their_class_when_they_are_empty)
     uint32_t small;
     uint32_t large;
     CHECK(pgd_pool_take(pool, 1, &small));
-    CHECK_EQ_U64(pgd_pool_available(pool, 0), 3);  /* one slab has a class now */
+    CHECK_EQ_U64(pgd_pool_available(pool, 0), 3); /* one slab has a class now */
     CHECK_EQ_U64(pgd_pool_available(pool, 1), 11);
     CHECK_EQ_U64(pgd_pool_class_of(pool, small), 1);
     for (int i = 0; i < 3; i++) {
@@ -308,7 +308,7 @@ TEST(fresh_frames_are_not_written_used_ones_are_cleared)
     struct painted_source painted = {NULL, 0, 0};
     struct pgd_system system;
     pgd_os_system(NULL, &system);
-    system.memory = (struct pagoda_memory_source){painted_reserve, painted_release, painted_discard, &painted};
+    system.memory = (struct pagoda_memory_source) {painted_reserve, painted_release, painted_discard, &painted};
     const uint64_t bytes = 1024;
     struct pgd_pool *const pool = open_pool(&system, 100 * bytes, &bytes, 1);
     uint32_t first;
@@ -334,7 +334,7 @@ TEST(open_refuses_a_misaligned_arena)
     struct failing_system host;
     failing_system_init(&host);
     struct pgd_system system = system_of(&host);
-    system.memory = (struct pagoda_memory_source){painted_reserve, painted_release, painted_discard, &painted};
+    system.memory = (struct pagoda_memory_source) {painted_reserve, painted_release, painted_discard, &painted};
     const uint64_t bytes = 1024;
     struct pgd_pool *pool = NULL;
     CHECK_EQ_INT(pgd_pool_open(&system, 100 * bytes, &bytes, 1, &pool, NULL), PAGODA_INVALID);

@@ -15,7 +15,7 @@
 
 static struct pgd_system system_of(const struct failing_system *host)
 {
-    return (struct pgd_system){host->allocator, host->memory, host->clock};
+    return (struct pgd_system) {host->allocator, host->memory, host->clock};
 }
 
 static struct pgd_table *open_table(const struct pgd_system *system, uint32_t layers, uint32_t page_tokens,
@@ -258,7 +258,7 @@ static void twin_append(struct twin *twin, struct pgd_table *table, struct test_
     const bool fits = twin->count < twin->capacity;
     CHECK(pgd_table_append(table, first) == fits);
     if (fits) {
-        twin->blocks[twin->count++] = (struct twin_block){.first = first, .open = true};
+        twin->blocks[twin->count++] = (struct twin_block) {.first = first, .open = true};
     }
 }
 
@@ -491,9 +491,19 @@ TEST(table_asserts_what_callers_owe)
     pgd_table_place(table, 2, 0, 4, 0);
     pgd_table_set_count(table, 2, 5);
     static void (*const acts[])(void *) = {
-        append_beside_an_open_block, place_where_a_page_is, place_no_frame, place_in_a_sealed_block,
-        clear_an_absent_page, remove_with_pages, remove_pinned, seal_a_partial_block, seal_twice,
-        reopen_twice, count_too_many, count_in_a_sealed_block, look_past_the_end,
+        append_beside_an_open_block,
+        place_where_a_page_is,
+        place_no_frame,
+        place_in_a_sealed_block,
+        clear_an_absent_page,
+        remove_with_pages,
+        remove_pinned,
+        seal_a_partial_block,
+        seal_twice,
+        reopen_twice,
+        count_too_many,
+        count_in_a_sealed_block,
+        look_past_the_end,
         look_at_no_layer,
     };
     for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++) {
