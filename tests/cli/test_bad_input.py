@@ -163,7 +163,8 @@ def valid_text_passes_without_a_word():
 
 @suite.test
 def a_full_disk():
-    for arguments in (["run", chat_model(), "-p", "x", "-n", "3"], ["run", chat_model(), "-p", "x", "-n", "3", "--json"],
+    for arguments in (["run", chat_model(), "-p", "x", "-n", "3"],
+                      ["run", chat_model(), "-p", "x", "-n", "3", "--json"],
                       ["help"], ["version"], ["show", chat_model()]):
         with open("/dev/full", "wb") as full:
             result = run(*arguments, out=full, code=1)

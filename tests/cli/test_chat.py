@@ -15,7 +15,8 @@ ASCII = {"held": "#", "open": "+", "pinned": "P", "dropped": "x", "free": ".", "
 
 def chat(*lines, flags=(), code=0, **options):
     """A chat in which these lines are said; replies are short."""
-    return run("chat", chat_model(), "-n", "8", "-s", "1", *flags, stdin="".join(line + "\n" for line in lines).encode(),
+    return run("chat", chat_model(), "-n", "8", "-s", "1", *flags,
+               stdin="".join(line + "\n" for line in lines).encode(),
                code=code, **options)
 
 
@@ -101,7 +102,8 @@ def a_turn_reads_only_what_is_new():
 @suite.test
 def commands_never_enter_the_conversation():
     plain = chat("Hello", "How are you?", flags=["-q"]).out
-    busy = chat("/help", "Hello", "/context", "/stats", "/policy", "/foo", "/pin", "/unpin", "How are you?", flags=["-q"]).out
+    busy = chat("/help", "Hello", "/context", "/stats", "/policy", "/foo", "/pin", "/unpin", "How are you?",
+                flags=["-q"]).out
     for line in plain.splitlines():
         assert line in busy, (line, busy)
     assert busy.splitlines()[-1] == plain.splitlines()[-1], (plain, busy)
@@ -110,7 +112,8 @@ def commands_never_enter_the_conversation():
 @suite.test
 def help_lists_every_command():
     out = chat("/help").out
-    for name in ("/help", "/context", "/pin", "/unpin", "/policy", "/stats", "/reset", "/clear", "/exit", "/bye", "/quit"):
+    for name in ("/help", "/context", "/pin", "/unpin", "/policy", "/stats", "/reset", "/clear", "/exit", "/bye",
+                 "/quit"):
         assert name in out, (name, out)
 
 
@@ -250,7 +253,8 @@ def pins_hold():
 
 @suite.test
 def pins_name_turns():
-    result = chat("/pin", "Hello", "/pin", "/pin last", "/pin 1", "/pin turn 1", "/unpin system", "/pin system", "/pin 2",
+    result = chat("/pin", "Hello", "/pin", "/pin last", "/pin 1", "/pin turn 1", "/unpin system", "/pin system",
+                  "/pin 2",
                   "/pin x", "/pin 99999999999999999999", flags=["-q"])
     assert result.out.count("pinned turn 1 (") == 4 and "unpinned the system prompt" in result.out, result
     assert result.err.count("there is no such turn") == 3 and "'x' is not a turn" in result.err, result
@@ -264,7 +268,8 @@ def a_pin_that_leaves_no_room_is_refused():
 
 @suite.test
 def the_policy_can_be_changed():
-    result = chat("/policy", "/policy fifo", "/policy window 64", "/policy sink", "/policy stop", "/policy", "/policy evict",
+    result = chat("/policy", "/policy fifo", "/policy window 64", "/policy sink", "/policy stop", "/policy",
+                  "/policy evict",
                   "/policy lru", "/policy fifo 7", "/policy window x", flags=["-q"])
     for line in ("evict, policy sink, the first 4 tokens stay", "evict, policy fifo",
                  "evict, policy window, only the latest 64 stay", "stop; nothing is ever dropped"):
@@ -276,13 +281,15 @@ def the_policy_can_be_changed():
 def a_window_policy_keeps_its_window():
     drawn = Map(chat("Tell me about the sea", "/policy window 32", "Hello", "/context",
                      flags=["-n", "70", "--ignore-eos"]).out)
-    assert drawn.dropped > 0 and drawn.held <= 32 + 32 + drawn.pinned and drawn.rule == "evict, policy window", vars(drawn)
+    assert drawn.dropped > 0 and drawn.held <= 32 + 32 + drawn.pinned, vars(drawn)
+    assert drawn.rule == "evict, policy window", vars(drawn)
 
 
 @suite.test
 def stats_tell_bytes_by_purpose():
     out = chat("Hello", "/stats", flags=["--kv", "8M"]).out
-    for word in ("KV budget   8.00 MiB", "kv exact", "tables", "staging", "weights", "compute", "resident", "last turn"):
+    for word in ("KV budget   8.00 MiB", "kv exact", "tables", "staging", "weights", "compute", "resident",
+                 "last turn"):
         assert word in out, (word, out)
 
 

@@ -161,7 +161,8 @@ def the_system_prompt_is_read_and_pinned():
 @suite.test
 def special_tokens_show_when_asked():
     # Text on the model's own terms: after this the likeliest thing is the end of the turn.
-    arguments = [chat_model(), "--raw", "-p", "<|im_start|>user\nSay hi<|im_end|>\n<|im_start|>assistant\n", "--temp", "0",
+    arguments = [chat_model(), "--raw", "-p", "<|im_start|>user\nSay hi<|im_end|>\n<|im_start|>assistant\n", "--temp",
+                 "0",
                  "--ignore-eos", "-n", "60"]
     assert "<|im" not in report_of(*arguments, code=0)["text"]
     report_of(*arguments, "--special", code=0)
@@ -196,7 +197,8 @@ def eviction_is_counted_and_told():
     path = scratch("long.txt", LONG)
     for policy in ("fifo", "sink", "window"):
         flags = ["--window", "96"] if policy == "window" else []
-        arguments = [chat_model(), "-f", path, "-n", "8", "-s", "1", "--kv", "5M", "--on-full", "evict", "--policy", policy]
+        arguments = [chat_model(), "-f", path, "-n", "8", "-s", "1", "--kv", "5M", "--on-full", "evict", "--policy",
+                     policy]
         result = run("run", *arguments, *flags, "--json", code=0)
         report = result.json()
         check_contract(report)
@@ -223,7 +225,8 @@ def nothing_is_said_when_nothing_was_dropped():
 def a_context_size_is_a_limit_too():
     report = report_of(chat_model(), "-p", "Tell me a story", "-c", "80", "--ignore-eos", code=0)
     assert report["stop"] == "full" and report["tokens"]["ram"] <= 80, report
-    report = report_of(chat_model(), "-p", "Tell me a story", "-c", "80", "-n", "100", "--ignore-eos", "--on-full", "evict",
+    report = report_of(chat_model(), "-p", "Tell me a story", "-c", "80", "-n", "100", "--ignore-eos", "--on-full",
+                       "evict",
                        code=0)
     assert report["stop"] == "length" and report["tokens"]["ram"] <= 80 and report["tokens"]["dropped"] > 0, report
 
@@ -258,7 +261,8 @@ def quiet_and_verbose():
 @suite.test
 def there_are_no_escape_sequences_in_files():
     for color in ([], ["--color", "auto"]):
-        result = run("run", chat_model(), "-f", scratch("long.txt", LONG), "-n", "4", "--kv", "5M", "--on-full", "evict",
+        result = run("run", chat_model(), "-f", scratch("long.txt", LONG), "-n", "4", "--kv", "5M", "--on-full",
+                     "evict",
                      *color, code=0)
         assert b"\x1b" not in result.out_bytes + result.err_bytes and b"\r" not in result.err_bytes, result
 
@@ -282,7 +286,8 @@ def an_interrupt_ends_the_reply_and_keeps_the_text():
 
 @suite.test
 def an_interrupted_reply_has_its_report():
-    process = start(chat_model(), "-p", "Count", "--ignore-eos", "-n", "-2", "--on-full", "evict", "--kv", "8M", "--json")
+    process = start(chat_model(), "-p", "Count", "--ignore-eos", "-n", "-2", "--on-full", "evict", "--kv", "8M",
+                    "--json")
     time.sleep(4)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

@@ -157,7 +157,8 @@ def the_history_goes_below_home_without_xdg():
 def a_home_that_cannot_be_written_is_no_error():
     # A file where the directory would be: not even root can write below it.
     for settings in (environment(XDG_STATE_HOME=scratch("file", b"") + "/x"),
-                     environment(XDG_STATE_HOME=None, HOME="/proc/version"), environment(XDG_STATE_HOME=None, HOME=None)):
+                     environment(XDG_STATE_HOME=None, HOME="/proc/version"),
+                     environment(XDG_STATE_HOME=None, HOME=None)):
         with chat("-n", "2", env=settings) as terminal:
             terminal.prompt()
             terminal.line("Hello")

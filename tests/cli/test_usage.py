@@ -96,7 +96,8 @@ def wrong_values_are_told_with_their_flag():
 
 @suite.test
 def sizes_that_are_none_are_refused():
-    for size in ("0", "0K", "0.0G", "-5", "1Q", "M", "", "1.M", ".5M", "12 34", "1MiBs", "0x10", "1e9", "5%%", "0%", "101%",
+    for size in ("0", "0K", "0.0G", "-5", "1Q", "M", "", "1.M", ".5M", "12 34", "1MiBs", "0x10", "1e9", "5%%", "0%",
+                 "101%",
                  "-1%", "%", "99999999999999999999", "99999999999G", "16777216T"):
         fails(2, "--kv", "run", "m.gguf", "-p", "x", "--kv", size)
 
@@ -184,7 +185,8 @@ def two_dashes_end_the_flags():
 def show_tells_what_a_budget_holds():
     model = chat_model()
     text = run("show", model, code=0).out
-    for word in ("layers           30", "trained context  8,192 tokens", "KV per token     22.5 KiB", "--kv auto", "ref"):
+    for word in ("layers           30", "trained context  8,192 tokens", "KV per token     22.5 KiB", "--kv auto",
+                 "ref"):
         assert word in text, (word, text)
     report = run("show", model, "--json", code=0).json()
     assert report["architecture"] == "llama" and report["layers"] == 30 and report["chat_template"] is True, report
