@@ -25,6 +25,8 @@ enum kind {
     INTEGER, /* int32_t */
     BUDGET,  /* struct pgd_budget */
     CHOICE,  /* int: index into words */
+    TEXTS,   /* struct pgd_texts: each flag adds one */
+    COUNTS,  /* struct pgd_counts: numbers separated by commas */
     CODEC,   /* f16 and nothing else, so far */
     CPU      /* const char *: a kernel level that is here */
 };
@@ -44,10 +46,11 @@ struct arg {
 };
 
 #define AT(member) offsetof(struct pgd_options, member)
-#define ALL (PGD_COMMAND_CHAT | PGD_COMMAND_RUN | PGD_COMMAND_SHOW)
+#define ALL (PGD_COMMAND_CHAT | PGD_COMMAND_RUN | PGD_COMMAND_SHOW | PGD_COMMAND_EVAL)
 #define TALK (PGD_COMMAND_CHAT | PGD_COMMAND_RUN)
 #define RUN PGD_COMMAND_RUN
 #define SHOW PGD_COMMAND_SHOW
+#define EVAL PGD_COMMAND_EVAL
 #define MANY 1e15
 
 static const struct arg args[] = {
@@ -64,7 +67,7 @@ static const struct arg args[] = {
      NULL},
     {NULL, "ignore-eos", "", NULL, "go on when the model ends the reply", TALK, SWITCH, AT(ignore_eos), 0, 0, NULL},
     {NULL, "special", "-sp", NULL, "show control tokens", TALK, SWITCH, AT(special), 0, 0, NULL},
-    {NULL, "seed", "-s", "N", "seed of the random choice; -1: a new one each time", TALK, SIGNED, AT(seed), -1,
+    {NULL, "seed", "-s", "N", "seed of the random choice; -1: a new one each time", TALK | EVAL, SIGNED, AT(seed), -1,
      UINT32_MAX, NULL},
     {NULL, "temp", "--temperature", "X", "temperature; 0: always the likeliest token", TALK, REAL,
      AT(sampler.temperature), 0, 100, NULL},
@@ -83,7 +86,7 @@ static const struct arg args[] = {
      AT(kv), 0, 0, NULL},
     {NULL, "ctx-size", "-c", "N", "most tokens held at once; 0: what the model was trained for", ALL, COUNT,
      AT(ctx_size), 0, MANY, NULL},
-    {NULL, "on-full", "", "RULE", "when the budget is full: stop, evict (chat: evict, run: stop)", ALL, CHOICE,
+    {NULL, "on-full", "", "RULE", "when the budget is full: stop, evict (chat and eval: evict, run: stop)", ALL, CHOICE,
      AT(on_full), 0, 0, pgd_on_full_words},
     {NULL, "policy", "", "NAME", "who leaves: fifo, window (the last --window stay), sink (the first --sinks stay too)",
      ALL, CHOICE, AT(policy), 0, 0, pgd_policy_words},
@@ -99,6 +102,22 @@ static const struct arg args[] = {
     {NULL, "cache-type-k", "-ctk", "TYPE", "codec of the keys: f16", ALL, CODEC, 0, 0, 0, NULL},
     {NULL, "cache-type-v", "-ctv", "TYPE", "codec of the values: f16", ALL, CODEC, 0, 0, 0, NULL},
 
+    {"What to measure", "text", "", "FILE", "a text to read, may be given several times; none: those of 'make texts'",
+     EVAL, TEXTS, AT(texts), 0, 0, NULL},
+    {NULL, "docs", "", "N", "documents, spread over the texts, at least one of each if not given", EVAL, COUNT,
+     AT(documents), 1, 1000, NULL},
+    {NULL, "tokens", "", "N", "tokens of a document; 0: 4,096, or as many as the model was trained for", EVAL, COUNT,
+     AT(document_tokens), 0, 1 << 24, NULL},
+    {NULL, "step", "", "N", "most tokens read at once", EVAL, COUNT, AT(step), 1, 256, NULL},
+    {NULL, "passkey", "", NULL, "ask for a number hidden in a text as well", EVAL, SWITCH, AT(passkey), 0, 0, NULL},
+    {NULL, "passkey-only", "", NULL, "ask for hidden numbers and nothing else", EVAL, SWITCH, AT(passkey_only), 0, 0,
+     NULL},
+    {NULL, "lengths", "", "N,N,...", "lengths of texts with a number; not given: 1024,2048,4096", EVAL, COUNTS,
+     AT(lengths), 1, 1 << 24, NULL},
+    {NULL, "depths", "", "N", "at how many depths from start to end it is hidden", EVAL, COUNT, AT(depths), 1, 100,
+     NULL},
+    {NULL, "trials", "", "N", "how many numbers for each length and depth", EVAL, COUNT, AT(trials), 1, 1000, NULL},
+
     {"Machine", "threads", "-t", "N", "threads for the reply; 0: all CPUs", ALL, COUNT, AT(threads), 0,
      PAGODA_THREADS_MAX, NULL},
     {NULL, "threads-batch", "-tb", "N", "threads for the prompt; 0: as --threads", ALL, COUNT, AT(threads_batch), 0,
@@ -107,9 +126,9 @@ static const struct arg args[] = {
      NULL},
     {NULL, "cpu", "", "LEVEL", "kernel level: auto, or one that 'pagoda version' lists", ALL, CPU, AT(cpu), 0, 0, NULL},
 
-    {"Output", "json", "", NULL, "one JSON object on standard output, and nothing else", RUN | SHOW, SWITCH, AT(json),
-     0, 0, NULL},
-    {NULL, "quiet", "-q", NULL, "no banner and no progress; warnings stay", TALK, SWITCH, AT(quiet), 0, 0, NULL},
+    {"Output", "json", "", NULL, "one JSON object on standard output, and nothing else", RUN | SHOW | EVAL, SWITCH,
+     AT(json), 0, 0, NULL},
+    {NULL, "quiet", "-q", NULL, "no banner and no progress; warnings stay", TALK | EVAL, SWITCH, AT(quiet), 0, 0, NULL},
     {NULL, "verbose", "-v", NULL, "speed and memory after every reply", TALK, SWITCH, AT(verbose), 0, 0, NULL},
     {NULL, "color", "--colour", "WHEN", "auto, always, never; NO_COLOR is respected", ALL, CHOICE, AT(color), 0, 0,
      color_words},
@@ -209,6 +228,38 @@ static enum pagoda_status set_choice(const struct arg *arg, const char *text, in
     return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not one of %s", text, list);
 }
 
+static enum pagoda_status add_text(const char *text, struct pgd_texts *texts, struct pagoda_error *error)
+{
+    if (texts->count == PGD_LIST_MAX) {
+        return pgd_fail(error, PAGODA_INVALID, "at most %u can be given", PGD_LIST_MAX);
+    }
+    texts->items[texts->count++] = text;
+    return PAGODA_OK;
+}
+
+static enum pagoda_status set_counts(const struct arg *arg, const char *text, struct pgd_counts *counts,
+                                     struct pagoda_error *error)
+{
+    struct pgd_counts list = {.count = 0};
+    for (const char *at = text;;) {
+        const size_t length = strcspn(at, ",");
+        char one[32];
+        snprintf(one, sizeof(one), "%.*s", (int) length, at);
+        if (list.count == PGD_LIST_MAX || length >= sizeof(one)) {
+            return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not a list of at most %u numbers", text, PGD_LIST_MAX);
+        }
+        enum pagoda_status status = set_count(arg, one, &list.items[list.count++], error);
+        if (status != PAGODA_OK) {
+            return status;
+        }
+        if (at[length] == '\0') {
+            *counts = list;
+            return PAGODA_OK;
+        }
+        at += length + 1;
+    }
+}
+
 static enum pagoda_status set_codec(const char *text, struct pagoda_error *error)
 {
     if (strcasecmp(text, "f16") == 0) {
@@ -250,6 +301,8 @@ static enum pagoda_status set_value(struct pgd_options *options, const struct ar
     case INTEGER: return set_integer(arg, text, field, error);
     case BUDGET: return pgd_budget_parse(text, field, error);
     case CHOICE: return set_choice(arg, text, field, error);
+    case TEXTS: return add_text(text, field, error);
+    case COUNTS: return set_counts(arg, text, field, error);
     case CODEC: return set_codec(text, error);
     case CPU: return set_cpu(text, field, error);
     }
@@ -308,7 +361,16 @@ static enum pagoda_status fail_unknown(enum pgd_command command, const char *wor
 
 static const char *command_name(unsigned command)
 {
-    return (command & PGD_COMMAND_RUN) != 0 ? "run" : (command & PGD_COMMAND_CHAT) != 0 ? "chat" : "show";
+    static const struct {
+        enum pgd_command command;
+        const char *name;
+    } names[] = {{PGD_COMMAND_RUN, "run"}, {PGD_COMMAND_CHAT, "chat"}, {PGD_COMMAND_SHOW, "show"}};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if ((command & names[i].command) != 0) {
+            return names[i].name;
+        }
+    }
+    return "eval";
 }
 
 /* ---- the environment ---- */
@@ -376,11 +438,15 @@ static void fill_defaults(enum pgd_command command, struct pgd_options *options)
     *options = (struct pgd_options) {
         .command = command,
         .predict = -1,
-        .seed = -1,
+        .seed = command == PGD_COMMAND_EVAL ? 1 : -1, /* a measurement is repeated, a reply is not */
         .kv = {.kind = PGD_BUDGET_AUTO},
         .on_full = PGD_ON_FULL_DEFAULT,
         .policy = PAGODA_POLICY_SINK,
         .page = 16,
+        .documents = 3,
+        .step = 32,
+        .depths = 5,
+        .trials = 1,
     };
     pgd_sampler_options_default(&options->sampler);
 }
@@ -423,6 +489,9 @@ static enum pagoda_status take_flag(enum pgd_command command, struct pgd_options
         }
         text = *next;
         *used_next = true;
+    }
+    if (arg->kind == TEXTS && !given->by_flag[arg - args]) {
+        ((struct pgd_texts *) field_of(options, arg))->count = 0; /* a flag beats its variable */
     }
     given->by_flag[arg - args] = true;
     struct pagoda_error reason;
@@ -493,6 +562,9 @@ static enum pagoda_status settle(struct pgd_options *options, const struct given
     if (options->raw && options->system != NULL && was_given(given, "system")) {
         return pgd_fail(error, PAGODA_INVALID, "--system needs the chat template that --raw turns off");
     }
+    if (!was_given(given, "docs")) {
+        options->documents = options->texts.count > options->documents ? options->texts.count : options->documents;
+    }
     return check_memory_flags(options, given, error);
 }
 
@@ -530,7 +602,8 @@ enum pgd_args_result pgd_args_parse(enum pgd_command command, int argc, char **a
 enum pagoda_on_full pgd_options_on_full(const struct pgd_options *options)
 {
     if (options->on_full == PGD_ON_FULL_DEFAULT) {
-        return options->command == PGD_COMMAND_CHAT ? PAGODA_ON_FULL_EVICT : PAGODA_ON_FULL_STOP;
+        const bool evicts = options->command == PGD_COMMAND_CHAT || options->command == PGD_COMMAND_EVAL;
+        return evicts ? PAGODA_ON_FULL_EVICT : PAGODA_ON_FULL_STOP;
     }
     return (enum pagoda_on_full) options->on_full;
 }
@@ -543,6 +616,20 @@ struct pagoda_policy pgd_options_policy(const struct pgd_options *options)
         .sink_tokens = options->sinks,
     };
     return policy;
+}
+
+struct pgd_options pgd_options_exact(const struct pgd_options *options, uint64_t tokens)
+{
+    struct pgd_options exact;
+    fill_defaults(options->command, &exact);
+    exact.on_full = PAGODA_ON_FULL_STOP;
+    exact.ctx_size = tokens;
+    exact.page = options->page;
+    exact.threads = options->threads;
+    exact.threads_batch = options->threads_batch;
+    exact.cpu = options->cpu;
+    exact.outputs = options->outputs;
+    return exact;
 }
 
 /* ---- help ---- */
@@ -566,6 +653,8 @@ static void print_default(const struct pgd_options *defaults, const struct arg *
     case SWITCH:
     case NEVER:
     case TEXT:
+    case TEXTS:
+    case COUNTS:
     case CODEC:
     case CPU: break;
     }

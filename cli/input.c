@@ -34,11 +34,11 @@ static enum pagoda_status read_stream(FILE *stream, const char *name, struct pgd
     while ((count = fread(piece, 1, sizeof(piece), stream)) > 0) {
         pgd_buffer_add(bytes, piece, count);
         if (bytes->failed) {
-            return pgd_fail(error, PAGODA_NOMEM, "no memory for the prompt in %.200s", name);
+            return pgd_fail(error, PAGODA_NOMEM, "no memory for the text in %.200s", name);
         }
-        if (bytes->count > PGD_PROMPT_BYTES_MAX) {
-            return pgd_fail(error, PAGODA_LIMIT, "the prompt in %.200s is longer than %s", name,
-                            pgd_size_words(PGD_PROMPT_BYTES_MAX).text);
+        if (bytes->count > PGD_INPUT_BYTES_MAX) {
+            return pgd_fail(error, PAGODA_LIMIT, "the text in %.200s is longer than %s", name,
+                            pgd_size_words(PGD_INPUT_BYTES_MAX).text);
         }
     }
     if (ferror(stream)) {
@@ -47,7 +47,7 @@ static enum pagoda_status read_stream(FILE *stream, const char *name, struct pgd
     return PAGODA_OK;
 }
 
-static enum pagoda_status read_file(const char *path, struct pgd_buffer *bytes, struct pagoda_error *error)
+enum pagoda_status pgd_input_read_file(const char *path, struct pgd_buffer *bytes, struct pagoda_error *error)
 {
     if (strcmp(path, "-") == 0) {
         return read_stream(stdin, "standard input", bytes, error);
@@ -83,7 +83,7 @@ static enum pagoda_status read_bytes(const struct pgd_options *options, const st
     if (options->file == NULL && terminal->in_is_tty) {
         return pgd_fail(error, PAGODA_INVALID, "no prompt: use -p TEXT, -f FILE, words after the model, or pipe it in");
     }
-    enum pagoda_status status = read_file(options->file != NULL ? options->file : "-", bytes, error);
+    enum pagoda_status status = pgd_input_read_file(options->file != NULL ? options->file : "-", bytes, error);
     if (status == PAGODA_OK && !options->raw && bytes->count > 0 && bytes->bytes[bytes->count - 1] == '\n') {
         bytes->bytes[--bytes->count] = '\0';
     }

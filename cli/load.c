@@ -56,6 +56,7 @@ enum pagoda_status pgd_load_try_bridge(const struct pgd_options *options, const 
         .page_tokens = (uint32_t) options->page,
         .threads = (uint32_t) options->threads,
         .threads_batch = (uint32_t) options->threads_batch,
+        .outputs_max = options->outputs,
         .on_full = pgd_options_on_full(options),
         .policy = pgd_options_policy(options),
         .keep_gaps = options->keep_gaps,

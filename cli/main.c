@@ -24,6 +24,8 @@ static const struct command commands[] = {
      "pagoda run MODEL [FLAGS] [PROMPT...]", PGD_COMMAND_RUN, pgd_run_command},
     {"show info", "what a model is, and how much text a budget holds", "pagoda show model.gguf",
      "pagoda show MODEL [FLAGS]", PGD_COMMAND_SHOW, pgd_show_command},
+    {"eval", "what a budget, a policy or a codec costs in quality, against the exact cache",
+     "pagoda eval model.gguf --kv 16M", "pagoda eval MODEL [FLAGS]", PGD_COMMAND_EVAL, pgd_eval_command},
 };
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
 
@@ -85,7 +87,7 @@ static enum pgd_exit fail_unknown(const char *name)
 {
     struct pgd_suggestion suggestion = pgd_suggest_start(name);
     const size_t length = strlen(name);
-    static const char *const names[] = {"chat", "run", "show", "help", "version"};
+    static const char *const names[] = {"chat", "run", "show", "eval", "help", "version"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         pgd_suggest_try(&suggestion, names[i]);
     }

@@ -13,11 +13,22 @@
 #include "pagoda/pagoda.h"
 
 /* Commands that take flags, as bits: a flag names those it belongs to. */
-enum pgd_command { PGD_COMMAND_CHAT = 1, PGD_COMMAND_RUN = 2, PGD_COMMAND_SHOW = 4 };
+enum pgd_command { PGD_COMMAND_CHAT = 1, PGD_COMMAND_RUN = 2, PGD_COMMAND_SHOW = 4, PGD_COMMAND_EVAL = 8 };
 
 enum pgd_color { PGD_COLOR_AUTO = 0, PGD_COLOR_ALWAYS, PGD_COLOR_NEVER };
 
-#define PGD_ON_FULL_DEFAULT (-1) /* chat evicts, run stops */
+#define PGD_ON_FULL_DEFAULT (-1) /* chat and eval evict, run stops */
+
+/* A flag that may be given several times, and one with several numbers. */
+#define PGD_LIST_MAX 16u
+struct pgd_texts {
+    const char *items[PGD_LIST_MAX];
+    uint32_t count;
+};
+struct pgd_counts {
+    uint64_t items[PGD_LIST_MAX];
+    uint32_t count;
+};
 
 struct pgd_options {
     enum pgd_command command;
@@ -46,6 +57,17 @@ struct pgd_options {
     bool no_pin;
     bool keep_gaps;
 
+    struct pgd_texts texts; /* eval: files to measure on; none: those of `make texts` */
+    uint64_t documents;
+    uint64_t document_tokens; /* 0: 4,096, or what the model was trained for if that is less */
+    uint64_t step;
+    bool passkey;
+    bool passkey_only;
+    struct pgd_counts lengths; /* of passkey prompts; none: 1,024 2,048 4,096, as far as the model was trained */
+    uint64_t depths;
+    uint64_t trials;
+    uint32_t outputs; /* no flag: rows of logits that the command wants of one decode; 0: 1 */
+
     uint64_t threads;
     uint64_t threads_batch;
     bool no_mmap;
@@ -61,6 +83,10 @@ struct pgd_options {
 /* "fifo", "window", "sink" and "stop", "evict", "spill": the words of the flags, NULL at the end. */
 extern const char *const pgd_policy_words[];
 extern const char *const pgd_on_full_words[];
+
+/* The options of a cache to compare with: this machine and these pages, but room for `tokens` tokens in f16,
+ * whatever the flags say about memory. */
+struct pgd_options pgd_options_exact(const struct pgd_options *options, uint64_t tokens);
 
 /* The rules for a full budget that the options ask for. */
 enum pagoda_on_full pgd_options_on_full(const struct pgd_options *options);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli/machine.h"
+#include "cli/safe.h"
 
 /* A number that JSON can hold. */
 static json_t *real(double value)
@@ -108,4 +109,13 @@ void pgd_report_write_json(json_t *value, struct pgd_buffer *line)
         free(text);
     }
     json_decref(value);
+}
+
+json_t *pgd_report_string(const char *text)
+{
+    struct pgd_buffer whole = {0};
+    pgd_safe_repair(&whole, text, strlen(text));
+    json_t *value = json_string(pgd_buffer_text(&whole));
+    pgd_buffer_free(&whole);
+    return value;
 }

@@ -153,16 +153,6 @@ static json_t *number(uint64_t value)
     return json_integer((json_int_t) value);
 }
 
-/* Metadata may not be UTF-8; JSON must. */
-static json_t *string(const char *text)
-{
-    struct pgd_buffer whole = {0};
-    pgd_safe_repair(&whole, text, strlen(text));
-    json_t *value = json_string(pgd_buffer_text(&whole));
-    pgd_buffer_free(&whole);
-    return value;
-}
-
 static json_t *budgets_array(const struct show *show)
 {
     json_t *array = json_array();
@@ -188,9 +178,9 @@ static bool print_json(const struct show *show)
 {
     const struct pgd_model_info *info = show->info;
     json_t *object = json_object();
-    json_object_set_new(object, "name", string(info->name));
-    json_object_set_new(object, "architecture", string(info->architecture));
-    json_object_set_new(object, "description", string(info->description));
+    json_object_set_new(object, "name", pgd_report_string(info->name));
+    json_object_set_new(object, "architecture", pgd_report_string(info->architecture));
+    json_object_set_new(object, "description", pgd_report_string(info->description));
     json_object_set_new(object, "parameters", number(info->parameters));
     json_object_set_new(object, "file_bytes", number(info->file_bytes));
     json_object_set_new(object, "weights_bytes", number(info->weights_bytes));

@@ -121,8 +121,7 @@ static enum pagoda_status check_whole(const struct pagoda_cache *cache, uint64_t
     return count <= space.left ? PAGODA_OK : refuse_whole(cache, count, &space, error);
 }
 
-/* How many of the next `wanted` tokens go in at once. */
-static uint32_t choose_chunk(const struct pagoda_cache *cache, uint64_t wanted)
+uint32_t pgd_generate_chunk(const struct pagoda_cache *cache, uint64_t wanted)
 {
     uint32_t chunk = (uint32_t) pgd_min_u64(wanted, PGD_BRIDGE_BATCH);
     const struct space space = find_space(cache);
@@ -149,7 +148,7 @@ enum pagoda_status pgd_generate_feed(struct pgd_bridge *bridge, const int32_t *t
         if (is_set(options->cancel)) {
             return pgd_fail(error, PAGODA_CANCELLED, "cancelled");
         }
-        const uint32_t chunk = choose_chunk(cache, count - done);
+        const uint32_t chunk = pgd_generate_chunk(cache, count - done);
         const bool is_last = done + chunk == count;
         status = pgd_bridge_decode(bridge, tokens + done, chunk, is_last ? 1 : 0, error);
         if (status == PAGODA_OK) {

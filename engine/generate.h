@@ -31,6 +31,9 @@ PAGODA_MUST_CHECK enum pagoda_status pgd_generate_feed(struct pgd_bridge *bridge
                                                        const struct pgd_feed_options *options,
                                                        struct pagoda_error *error);
 
+/* How many of the next `wanted` tokens (at least 1) go in at once: see generate.c. */
+uint32_t pgd_generate_chunk(const struct pagoda_cache *cache, uint64_t wanted);
+
 struct pgd_reply_options {
     int64_t tokens_max; /* -n; negative: until the model ends it */
     bool ignore_eos;
