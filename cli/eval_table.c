@@ -143,9 +143,11 @@ static struct pgd_words interval_words(const struct pgd_interval *interval, int 
 static void write_figure(struct pgd_buffer *text, const char *name, double value, int digits, const char *unit,
                          const struct pgd_interval *interval, double factor)
 {
-    const struct pgd_words between =
-        interval == NULL ? (struct pgd_words) {""} : interval_words(interval, digits, factor);
-    pgd_buffer_print(text, "  %-24s %12.*f%-3s %s\n", name, digits, factor * value, unit, between.text);
+    pgd_buffer_print(text, "  %-24s %12.*f%s", name, digits, factor * value, unit);
+    if (interval != NULL && isfinite(interval->low)) {
+        pgd_buffer_print(text, "%*s%s", 4 - (int) strlen(unit), "", interval_words(interval, digits, factor).text);
+    }
+    pgd_buffer_print(text, "\n");
 }
 
 static void write_figures(const struct pgd_eval *eval, struct pgd_buffer *text)

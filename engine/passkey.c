@@ -20,7 +20,7 @@
 
 static const char intro[] = "A pass key is hidden in the text below. Find it and remember it.\n\n";
 static const char question[] = "\n\nWhat is the pass key?";
-static const char opening[] = "The pass key is";
+static const char opening[] = "The pass key is the number";
 static const char raw_question[] = "\n\nQuestion: What is the pass key?\nAnswer: ";
 
 /* ---- the numbers ---- */
@@ -69,19 +69,25 @@ struct insertion {
     char sentence[SENTENCE_BYTES];
 };
 
-/* The first end of a sentence or line at or after `offset`, or the end of the text. */
+static bool is_blank(char byte)
+{
+    return byte == ' ' || byte == '\n';
+}
+
+/* The end of the sentence or paragraph at `offset`, or of the word when that is far; at most the end of the text. */
 static size_t next_boundary(const char *text, size_t bytes, size_t offset)
 {
-    if (offset == 0) {
-        return 0;
-    }
-    for (size_t i = offset; i < bytes; i++) {
-        const bool ends_sentence = i >= 1 && strchr(".!?", text[i - 1]) != NULL && text[i - 1] != '\0';
-        if ((ends_sentence && text[i] == ' ') || text[i] == '\n') {
+    static const size_t far = 600;
+    size_t word_end = bytes;
+    for (size_t i = offset; i < bytes && i < offset + far; i++) {
+        const char before = i == 0 ? '\n' : text[i - 1];
+        const bool ends_sentence = before == '.' || before == '!' || before == '?';
+        if (i == 0 || (ends_sentence && is_blank(text[i])) || (before == '\n' && text[i] == '\n')) {
             return i;
         }
+        word_end = word_end == bytes && is_blank(text[i]) ? i : word_end;
     }
-    return bytes;
+    return word_end;
 }
 
 static int compare_insertions(const void *a, const void *b)
@@ -99,7 +105,8 @@ static void place(const struct pgd_passkey_wanted *wanted, size_t filler_bytes, 
         const double depth = i == 0 ? wanted->depth : ((double) i - 0.5) / (PGD_PASSKEY_CHOICES - 1);
         insertions[i].offset = next_boundary(wanted->filler, filler_bytes, (size_t) (depth * (double) filler_bytes));
         snprintf(insertions[i].sentence, SENTENCE_BYTES,
-                 i == 0 ? " The pass key is %s. Remember it: %s is the pass key. " : " Invoice number %s was paid. ",
+                 i == 0 ? " The pass key is the number %s. Remember it: %s is the pass key. "
+                        : " Invoice number %s was paid. ",
                  numbers[i], numbers[i]);
     }
     qsort(insertions, PGD_PASSKEY_CHOICES, sizeof(*insertions), compare_insertions);
@@ -203,7 +210,7 @@ static enum pagoda_status measure_filler(const struct pgd_model *model, const st
     }
     size_t end = (size_t) pgd_min_u64(bytes_of(model, tokens, count), most);
     free(tokens);
-    while (end > 0 && end < wanted->filler_bytes && strchr(" \n", wanted->filler[end]) == NULL) {
+    while (end > 0 && end < wanted->filler_bytes && !is_blank(wanted->filler[end])) {
         end--;
     }
     *bytes = end;
@@ -213,7 +220,7 @@ static enum pagoda_status measure_filler(const struct pgd_model *model, const st
 /* Where in the tokens the sentence with the key is. What a vocabulary adds, it adds at the start. */
 static void find_key(const struct pgd_model *model, const char *prompt, struct pgd_passkey *passkey)
 {
-    char sentence[32];
+    char sentence[48];
     char piece[PGD_PIECE_BYTES_MAX];
     snprintf(sentence, sizeof(sentence), "%s %s.", opening, passkey->key);
     const size_t length = strlen(prompt);

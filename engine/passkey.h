@@ -2,7 +2,8 @@
  *
  * The key stands at a chosen depth of real text; nine other numbers of the same kind stand in other sentences,
  * evenly spread, so that having seen a number is not enough. The question comes at the end, as a turn of the chat
- * when the model has a template, else as a text to be continued; the reply starts with "The pass key is".
+ * when the model has a template, else as a text to be continued; the reply starts with "The pass key is the
+ * number", for small models begin with an explanation if they may.
  *
  * The answer is scored three ways: by what the model writes greedily (only newly generated text counts), by
  * which of the ten numbers it finds likeliest, and by how surprised it is by the right one.

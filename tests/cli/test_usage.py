@@ -6,7 +6,7 @@ import re
 from support.suite import Suite, chat_model, environment, fails, run, scratch
 
 suite = Suite()
-COMMANDS = ("chat", "run", "show")
+COMMANDS = ("chat", "run", "show", "eval")
 
 
 def flags_of(command):
@@ -140,7 +140,7 @@ def contradictions_are_refused():
 def every_flag_has_its_variable():
     for command in COMMANDS:
         for name, has_value in flags_of(command):
-            if name in ("model", "prompt", "file", "system"): # any text will do
+            if name in ("model", "prompt", "file", "system", "text"): # any text will do
                 continue
             variable = "PAGODA_" + name.upper().replace("-", "_")
             word = variable if has_value else [variable, "yes nor no"]
