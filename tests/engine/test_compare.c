@@ -1,5 +1,8 @@
 /* Caches compared on real text: what is the same is exactly the same, what was dropped shows; and pass keys. */
 #include "engine/compare.h"
+
+#include <math.h>
+
 #include "engine/passkey.h"
 #include "engine_test.h"
 
@@ -114,6 +117,86 @@ TEST(an_exact_cache_differs_by_nothing_and_a_small_one_by_what_it_dropped)
         pgd_bridge_close(contenders[i].bridge);
         pgd_tally_close(contenders[i].tally);
     }
+    pgd_bridge_close(reference);
+    free(tokens);
+    pgd_model_close(model);
+}
+
+/* A naive twin: the sentences of tally.h, computed from the rows that each step leaves behind. */
+struct twin {
+    struct pgd_bridge *bridges[2]; /* reference, tested */
+    const int32_t *tokens;
+    uint32_t vocabulary;
+    uint64_t done;
+    double kld;
+    double nll[2];
+    double delta_p;
+    uint64_t same_top;
+};
+
+static double log_probability(const float *row, uint32_t count, uint32_t token)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        sum += exp((double) row[i] - row[token]);
+    }
+    return -log(sum);
+}
+
+static void count_row(struct twin *twin, const float *p, const float *q, int32_t next)
+{
+    const double p_first = log_probability(p, twin->vocabulary, 0);
+    const double q_first = log_probability(q, twin->vocabulary, 0);
+    uint32_t top[2] = {0, 0};
+    for (uint32_t i = 0; i < twin->vocabulary; i++) {
+        const double log_p = p_first + p[i] - p[0];
+        const double log_q = q_first + q[i] - q[0];
+        twin->kld += exp(log_p) * (log_p - log_q); /* KL(reference || tested) */
+        top[0] = p[i] > p[top[0]] ? i : top[0];
+        top[1] = q[i] > q[top[1]] ? i : top[1];
+    }
+    const double log_p = log_probability(p, twin->vocabulary, (uint32_t) next);
+    const double log_q = log_probability(q, twin->vocabulary, (uint32_t) next);
+    twin->nll[0] -= log_p;
+    twin->nll[1] -= log_q;
+    twin->delta_p += exp(log_q) - exp(log_p);
+    twin->same_top += top[0] == top[1];
+}
+
+static void hear_twin(void *user, uint64_t done, uint64_t count)
+{
+    struct twin *twin = user;
+    for (uint32_t i = 0; twin->done < done; i++, twin->done++) {
+        if (twin->done + 1 < count) {
+            count_row(twin, pgd_bridge_logits(twin->bridges[0], i), pgd_bridge_logits(twin->bridges[1], i),
+                      twin->tokens[twin->done + 1]);
+        }
+    }
+}
+
+TEST(figures_are_what_their_definitions_say)
+{
+    struct pgd_model *model = open_model(test_model_path(SMOLLM2));
+    int32_t *tokens = read_tokens(model);
+    struct pgd_bridge *reference = open_cache(model, TOKENS);
+    const struct pgd_contender contender = {open_cache(model, 64), open_tally(1)};
+    struct twin twin = {
+        .bridges = {reference, contender.bridge},
+        .tokens = tokens,
+        .vocabulary = pgd_model_get_info(model)->vocabulary,
+    };
+    const struct pgd_compare_options options = {.step = STEP, .progress = hear_twin, .user = &twin};
+    CHECK_OK(pgd_compare_document(reference, &contender, 1, tokens, 150, &options, &error));
+    const struct pgd_tally_sums all = summarize(contender.tally).all;
+    CHECK_EQ_U64(all.count, 149);
+    CHECK_EQ_U64(all.same_top, twin.same_top);
+    CHECK_NEAR(all.kld, twin.kld, 1e-6);
+    CHECK_NEAR(all.nll_reference, twin.nll[0], 1e-6);
+    CHECK_NEAR(all.nll_tested, twin.nll[1], 1e-6);
+    CHECK_NEAR(all.delta_p, twin.delta_p, 1e-9);
+    CHECK(all.kld > 0.5 && all.same_top < 149); /* there was something to measure */
+    pgd_bridge_close(contender.bridge);
+    pgd_tally_close(contender.tally);
     pgd_bridge_close(reference);
     free(tokens);
     pgd_model_close(model);
