@@ -112,7 +112,7 @@ static const struct arg args[] = {
     {NULL, "passkey", "", NULL, "ask for a number hidden in a text as well", EVAL, SWITCH, AT(passkey), 0, 0, NULL},
     {NULL, "passkey-only", "", NULL, "ask for hidden numbers and nothing else", EVAL, SWITCH, AT(passkey_only), 0, 0,
      NULL},
-    {NULL, "lengths", "", "N,N,...", "lengths of texts with a number; not given: 1024,2048,4096", EVAL, COUNTS,
+    {NULL, "lengths", "", "LIST", "lengths of texts with a number; not given: 1024,2048,4096", EVAL, COUNTS,
      AT(lengths), 1, 1 << 24, NULL},
     {NULL, "depths", "", "N", "at how many depths from start to end it is hidden", EVAL, COUNT, AT(depths), 1, 100,
      NULL},
