@@ -27,7 +27,7 @@ enum kind {
     CHOICE,  /* int: index into words */
     TEXTS,   /* struct pgd_texts: each flag adds one */
     COUNTS,  /* struct pgd_counts: numbers separated by commas */
-    CODEC,   /* f16 and nothing else, so far */
+    BITS,    /* uint32_t: bits of a cache type of llama.cpp */
     CPU      /* const char *: a kernel level that is here */
 };
 
@@ -99,8 +99,12 @@ static const struct arg args[] = {
     {NULL, "no-pin", "", NULL, "the system prompt may leave too", TALK, SWITCH, AT(no_pin), 0, 0, NULL},
     {NULL, "keep-gaps", "", NULL, "keep true distances past the trained length", ALL, SWITCH, AT(keep_gaps), 0, 0,
      NULL},
-    {NULL, "cache-type-k", "-ctk", "TYPE", "codec of the keys: f16", ALL, CODEC, 0, 0, 0, NULL},
-    {NULL, "cache-type-v", "-ctv", "TYPE", "codec of the values: f16", ALL, CODEC, 0, 0, 0, NULL},
+    {NULL, "kv-codec", "", "NAME", "f16, q8, k8v5, k8v4, k6v4, k5v4; auto: f16, and smaller before text is dropped",
+     ALL, CHOICE, AT(codec), 0, 0, pgd_codec_words},
+    {NULL, "cache-type-k", "-ctk", "TYPE", "the same in llama.cpp's words: f16, q8_0, q5_0, q4_0", ALL, BITS,
+     AT(key_bits), 0, 0, NULL},
+    {NULL, "cache-type-v", "-ctv", "TYPE", "for the values (if one is given, it holds for both)", ALL, BITS,
+     AT(value_bits), 0, 0, NULL},
 
     {"What to measure", "text", "", "FILE", "a text to read, may be given several times; none: those of 'make texts'",
      EVAL, TEXTS, AT(texts), 0, 0, NULL},
@@ -109,6 +113,9 @@ static const struct arg args[] = {
     {NULL, "tokens", "", "N", "tokens of a document; 0: 4,096, or as many as the model was trained for", EVAL, COUNT,
      AT(document_tokens), 0, 1 << 24, NULL},
     {NULL, "step", "", "N", "most tokens read at once", EVAL, COUNT, AT(step), 1, 256, NULL},
+    {NULL, "noise", "", NULL,
+     "measure as well what rounding to 15 bits costs, the floor below which nothing can be told", EVAL, SWITCH,
+     AT(noise), 0, 0, NULL},
     {NULL, "passkey", "", NULL, "ask for a number hidden in a text as well", EVAL, SWITCH, AT(passkey), 0, 0, NULL},
     {NULL, "passkey-only", "", NULL, "ask for hidden numbers and nothing else", EVAL, SWITCH, AT(passkey_only), 0, 0,
      NULL},
@@ -260,14 +267,6 @@ static enum pagoda_status set_counts(const struct arg *arg, const char *text, st
     }
 }
 
-static enum pagoda_status set_codec(const char *text, struct pagoda_error *error)
-{
-    if (strcasecmp(text, "f16") == 0) {
-        return PAGODA_OK;
-    }
-    return pgd_fail(error, PAGODA_UNSUPPORTED, "'%.64s' is not in this version: keys and values are f16", text);
-}
-
 static enum pagoda_status set_cpu(const char *text, const char **value, struct pagoda_error *error)
 {
     char list[96] = "auto";
@@ -303,7 +302,7 @@ static enum pagoda_status set_value(struct pgd_options *options, const struct ar
     case CHOICE: return set_choice(arg, text, field, error);
     case TEXTS: return add_text(text, field, error);
     case COUNTS: return set_counts(arg, text, field, error);
-    case CODEC: return set_codec(text, error);
+    case BITS: return pgd_codec_bits(text, field, error);
     case CPU: return set_cpu(text, field, error);
     }
     return PAGODA_OK;
@@ -599,6 +598,13 @@ enum pgd_args_result pgd_args_parse(enum pgd_command command, int argc, char **a
     return status == PAGODA_OK ? PGD_ARGS_OK : PGD_ARGS_WRONG;
 }
 
+struct pgd_codec_choice pgd_options_codec(const struct pgd_options *options)
+{
+    return options->key_bits != 0 || options->value_bits != 0
+               ? pgd_codec_of_bits(options->key_bits, options->value_bits)
+               : pgd_codec_of_word(options->codec);
+}
+
 enum pagoda_on_full pgd_options_on_full(const struct pgd_options *options)
 {
     if (options->on_full == PGD_ON_FULL_DEFAULT) {
@@ -623,6 +629,8 @@ struct pgd_options pgd_options_exact(const struct pgd_options *options, uint64_t
     struct pgd_options exact;
     fill_defaults(options->command, &exact);
     exact.on_full = PAGODA_ON_FULL_STOP;
+    exact.key_bits = 16;
+    exact.value_bits = 16;
     exact.ctx_size = tokens;
     exact.page = options->page;
     exact.threads = options->threads;
@@ -630,6 +638,17 @@ struct pgd_options pgd_options_exact(const struct pgd_options *options, uint64_t
     exact.cpu = options->cpu;
     exact.outputs = options->outputs;
     return exact;
+}
+
+struct pgd_options pgd_options_noise(const struct pgd_options *options, uint64_t tokens)
+{
+    struct pgd_options noise = pgd_options_exact(options, tokens);
+    noise.key_bits = 0;
+    noise.value_bits = 0;
+    while (pgd_codec_of_word(noise.codec).settled != PAGODA_CODEC_R15) {
+        noise.codec++;
+    }
+    return noise;
 }
 
 /* ---- help ---- */
@@ -655,7 +674,7 @@ static void print_default(const struct pgd_options *defaults, const struct arg *
     case TEXT:
     case TEXTS:
     case COUNTS:
-    case CODEC:
+    case BITS:
     case CPU: break;
     }
 }

@@ -1,10 +1,12 @@
 /* cli/eval.c - pagoda eval: what a setting costs in quality, against the exact cache of the same run.
  *
- * Two caches on one model: an exact one that holds all of the text as f16 rows, and the one that the flags ask for.
- * Both read the same documents in lockstep (engine/compare.h), and answer the same questions (engine/passkey.h).
+ * Two caches on one model: an exact one that holds all of the text as f16 rows, and the one that the flags ask for;
+ * with --noise a third, whose pages are rounded to 15 bits, which shows what no setting can be better than.
+ * All read the same documents in lockstep (engine/compare.h), and answer the same questions (engine/passkey.h).
  */
 #include "cli/eval.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -40,6 +42,10 @@ static enum pagoda_status cut_documents(struct pgd_eval *eval, struct pagoda_err
     }
     enum pagoda_status status =
         pgd_tally_open(eval->document_count * eval->document_tokens, eval->document_count, &eval->tally, error);
+    if (status == PAGODA_OK && eval->options->noise && eval->document_count > 0) {
+        status = pgd_tally_open(eval->document_count * eval->document_tokens, eval->document_count, &eval->noise_tally,
+                                error);
+    }
     for (uint32_t i = 0; i < eval->document_count && status == PAGODA_OK; i++) {
         status = pgd_eval_texts_cut(&eval->texts, eval->model, i, eval->document_count, eval->document_tokens,
                                     &eval->documents[i], error);
@@ -65,7 +71,7 @@ static enum pagoda_status plan(struct pgd_eval *eval, struct pagoda_error *error
     return status;
 }
 
-/* ---- the two caches ---- */
+/* ---- the caches ---- */
 
 static uint64_t capacity_of(struct pgd_bridge *bridge)
 {
@@ -77,7 +83,8 @@ static uint64_t capacity_of(struct pgd_bridge *bridge)
 /* Better now than in the middle of the first text. */
 static enum pgd_exit check_room(const struct pgd_eval *eval, uint64_t longest)
 {
-    const uint64_t exact = capacity_of(eval->exact);
+    const uint64_t whole = eval->noise == NULL ? UINT64_MAX : capacity_of(eval->noise);
+    const uint64_t exact = pgd_min_u64(capacity_of(eval->exact), whole);
     const uint64_t tested = capacity_of(eval->tested);
     if (exact < longest) {
         pgd_say_error("the exact cache to compare with needs room for %s tokens, and half of the available memory "
@@ -103,6 +110,10 @@ static enum pgd_exit open_caches(struct pgd_eval *eval)
     enum pgd_exit code = pgd_load_bridge(&wanted, eval->model, &eval->tested);
     if (code == PGD_EXIT_OK) {
         code = pgd_load_bridge(&exact, eval->model, &eval->exact);
+    }
+    if (code == PGD_EXIT_OK && eval->noise_tally != NULL) {
+        const struct pgd_options noise = pgd_options_noise(&wanted, longest);
+        code = pgd_load_bridge(&noise, eval->model, &eval->noise);
     }
     return code == PGD_EXIT_OK ? check_room(eval, longest) : code;
 }
@@ -136,7 +147,7 @@ static struct pgd_eval_held what_is_held(struct pgd_eval *eval)
 
 static enum pagoda_status read_documents(struct pgd_eval *eval, struct pagoda_error *error)
 {
-    const struct pgd_contender tested = {.bridge = eval->tested, .tally = eval->tally};
+    const struct pgd_contender contenders[] = {{eval->tested, eval->tally}, {eval->noise, eval->noise_tally}};
     const struct pgd_compare_options options = {
         .step = (uint32_t) eval->options->step,
         .progress = pgd_eval_progress,
@@ -145,8 +156,8 @@ static enum pagoda_status read_documents(struct pgd_eval *eval, struct pagoda_er
     };
     for (uint32_t i = 0; i < eval->document_count; i++) {
         const struct pgd_eval_document *document = &eval->documents[i];
-        enum pagoda_status status =
-            pgd_compare_document(eval->exact, &tested, 1, document->tokens, document->count, &options, error);
+        enum pagoda_status status = pgd_compare_document(eval->exact, contenders, eval->noise == NULL ? 1 : 2,
+                                                         document->tokens, document->count, &options, error);
         if (status != PAGODA_OK) {
             return status;
         }
@@ -174,10 +185,19 @@ static enum pagoda_status measure(struct pgd_eval *eval, struct pagoda_error *er
         pagoda_cache_memory(pgd_bridge_cache(eval->tested), &eval->memory);
         status = pgd_tally_summarize(eval->tally, eval->seed, &eval->summary, error);
     }
+    if (status == PAGODA_OK && eval->noise_tally != NULL) {
+        status = pgd_tally_summarize(eval->noise_tally, eval->seed, &eval->noise_summary, error);
+    }
     return status;
 }
 
 /* ---- telling ---- */
+
+double pgd_eval_floors(const struct pgd_eval *eval)
+{
+    const double floor = eval->noise_tally == NULL ? 0 : pgd_tally_mean_kld(&eval->noise_summary.all);
+    return floor > 0 ? pgd_tally_mean_kld(&eval->summary.all) / floor : NAN;
+}
 
 bool pgd_eval_has_acted(const struct pgd_eval *eval)
 {
@@ -247,6 +267,8 @@ static void close_all(struct pgd_eval *eval)
     free(eval->held);
     free(eval->cells);
     pgd_tally_close(eval->tally);
+    pgd_tally_close(eval->noise_tally);
+    pgd_bridge_close(eval->noise);
     pgd_bridge_close(eval->exact);
     pgd_bridge_close(eval->tested);
     pgd_model_close(eval->model);

@@ -45,6 +45,7 @@ struct pgd_eval {
     const struct pgd_model_info *info;
     struct pgd_bridge *exact;
     struct pgd_bridge *tested;
+    struct pgd_bridge *noise; /* NULL unless asked for: rounded to 15 bits and nothing else */
     uint32_t seed;
     bool partial; /* interrupted: what follows is what was measured up to there */
 
@@ -55,6 +56,8 @@ struct pgd_eval {
     uint32_t held_count;
     struct pgd_tally *tally;
     struct pgd_tally_summary summary;
+    struct pgd_tally *noise_tally;
+    struct pgd_tally_summary noise_summary;
 
     struct pgd_eval_cell *cells;
     uint32_t cell_count;         /* as asked for; cells without trials were not reached */
@@ -73,6 +76,9 @@ uint64_t pgd_eval_length(const struct pgd_eval *eval, uint32_t index); /* 0: no 
 PGD_MUST_CHECK enum pagoda_status pgd_eval_plan_passkeys(struct pgd_eval *eval, struct pagoda_error *error);
 PGD_MUST_CHECK enum pagoda_status pgd_eval_ask_passkeys(struct pgd_eval *eval, struct pagoda_error *error);
 struct pgd_eval_cell pgd_eval_sum_cells(const struct pgd_eval *eval);
+
+/* Mean KLD of the tested cache in noise floors; NaN when the floor was not measured, or is none. */
+double pgd_eval_floors(const struct pgd_eval *eval);
 
 /* Whether the tested setting did anything: dropped, quantized or spilled, in documents and in pass keys. */
 bool pgd_eval_has_acted(const struct pgd_eval *eval);

@@ -32,9 +32,12 @@ static void set_interval(json_t *object, const struct pgd_interval *interval)
 static json_t *setting_object(const struct pgd_eval *eval)
 {
     const struct pgd_options *options = eval->options;
+    const struct pgd_codec_choice codec = pgd_options_codec(options);
     json_t *object = json_object();
     json_object_set_new(object, "budget_bytes", count(eval->memory.budget_bytes));
     json_object_set_new(object, "tokens_capacity", count(eval->memory.tokens_capacity));
+    json_object_set_new(object, "codec", json_string(pagoda_codec_name(codec.settled)));
+    json_object_set_new(object, "codec_tight", json_string(pagoda_codec_name(codec.tight)));
     json_object_set_new(object, "on_full", json_string(pgd_on_full_words[pgd_options_on_full(options)]));
     json_object_set_new(object, "policy", json_string(pgd_policy_words[options->policy]));
     json_object_set_new(object, "window", count(options->window));
@@ -72,6 +75,19 @@ static json_t *kld_object(const struct pgd_tally_summary *summary)
     json_object_set_new(object, "p99", real(summary->kld_99));
     json_object_set_new(object, "p999", real(summary->kld_999));
     json_object_set_new(object, "max", real(summary->kld_max));
+    return object;
+}
+
+/* What rounding to 15 bits does. */
+static json_t *noise_object(const struct pgd_eval *eval)
+{
+    const struct pgd_tally_summary *noise = &eval->noise_summary;
+    json_t *object = json_object();
+    json_object_set_new(object, "kld", real(pgd_tally_mean_kld(&noise->all)));
+    set_interval(object, &noise->kld);
+    json_object_set_new(object, "perplexity_ratio", real(pgd_tally_ratio(&noise->all)));
+    json_object_set_new(object, "top1", real(pgd_tally_agreement(&noise->all)));
+    json_object_set_new(object, "floors", real(pgd_eval_floors(eval)));
     return object;
 }
 
@@ -123,6 +139,7 @@ static json_t *account_object(const struct pagoda_account *account)
     json_object_set_new(object, "total", count(account->total));
     json_object_set_new(object, "ram", count(account->ram));
     json_object_set_new(object, "quantized", count(account->quantized));
+    json_object_set_new(object, "by_codec", pgd_report_codecs(account));
     json_object_set_new(object, "spilled", count(account->spilled));
     json_object_set_new(object, "unread", count(account->unread));
     json_object_set_new(object, "dropped", count(account->dropped));
@@ -156,6 +173,9 @@ static void set_documents(json_t *object, const struct pgd_eval *eval)
     json_object_set_new(object, "kld", kld_object(&eval->summary));
     json_object_set_new(object, "top1", top1_object(&eval->summary));
     json_object_set_new(object, "delta_p", delta_p_object(&eval->summary));
+    if (eval->noise_tally != NULL) {
+        json_object_set_new(object, "noise", noise_object(eval));
+    }
     json_object_set_new(object, "positions", positions_array(eval));
     json_object_set_new(object, "documents", documents_array(eval));
 }

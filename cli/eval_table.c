@@ -77,6 +77,7 @@ bool pgd_eval_warning(const struct pgd_eval *eval, uint32_t index, char *text)
 static void write_setting(const struct pgd_eval *eval, struct pgd_buffer *text)
 {
     const struct pgd_options *options = eval->options;
+    const struct pgd_codec_choice codec = pgd_options_codec(options);
     pgd_buffer_print(text, "tested      KV budget %s, holds %s tokens, when full: %s",
                      pgd_size_words(eval->memory.budget_bytes).text, pgd_count_words(eval->memory.tokens_capacity).text,
                      pgd_on_full_words[pgd_options_on_full(options)]);
@@ -85,6 +86,10 @@ static void write_setting(const struct pgd_eval *eval, struct pgd_buffer *text)
         if (options->window > 0) {
             pgd_buffer_print(text, ", window %s", pgd_count_words(options->window).text);
         }
+    }
+    pgd_buffer_print(text, "\ncodec       %s", pagoda_codec_name(codec.settled));
+    if (codec.settled != codec.tight) {
+        pgd_buffer_print(text, ", down to %s before anything leaves", pagoda_codec_name(codec.tight));
     }
     pgd_buffer_print(text, "\nexact       f16 pages, everything held, same run\n");
 }
@@ -159,6 +164,11 @@ static void write_figures(const struct pgd_eval *eval, struct pgd_buffer *text)
     write_figure(text, "perplexity, tested", pgd_tally_perplexity(all, true), 4, "", &summary->tested, 1);
     write_figure(text, "tested / exact", pgd_tally_ratio(all), 5, "", &summary->ratio, 1);
     write_figure(text, "KLD, mean", pgd_tally_mean_kld(all), 6, "", &summary->kld, 1);
+    if (eval->noise_tally != NULL) {
+        const struct pgd_tally_summary *noise = &eval->noise_summary;
+        write_figure(text, "  noise floor", pgd_tally_mean_kld(&noise->all), 6, "", &noise->kld, 1);
+        write_figure(text, "  in noise floors", pgd_eval_floors(eval), 2, "", NULL, 1);
+    }
     if (summary->acting.count > 0 && summary->acting.count < all->count) {
         write_figure(text, "  while the setting acted", pgd_tally_mean_kld(&summary->acting), 6, "", NULL, 1);
     }

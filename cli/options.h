@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cli/codec.h"
 #include "cli/size.h"
 #include "engine/sampler.h"
 #include "pagoda/pagoda.h"
@@ -54,6 +55,9 @@ struct pgd_options {
     uint64_t window;
     uint64_t sinks;
     uint64_t page;
+    int codec;           /* index of pgd_codec_words */
+    uint32_t key_bits;   /* -ctk, in bits; 0: not given */
+    uint32_t value_bits; /* -ctv */
     bool no_pin;
     bool keep_gaps;
 
@@ -61,6 +65,7 @@ struct pgd_options {
     uint64_t documents;
     uint64_t document_tokens; /* 0: 4,096, or what the model was trained for if that is less */
     uint64_t step;
+    bool noise;
     bool passkey;
     bool passkey_only;
     struct pgd_counts lengths; /* of passkey prompts; none: 1,024 2,048 4,096, as far as the model was trained */
@@ -87,6 +92,11 @@ extern const char *const pgd_on_full_words[];
 /* The options of a cache to compare with: this machine and these pages, but room for `tokens` tokens in f16,
  * whatever the flags say about memory. */
 struct pgd_options pgd_options_exact(const struct pgd_options *options, uint64_t tokens);
+
+/* The same with pages whose numbers are rounded to 15 bits: the least that any other cache does to a model. */
+struct pgd_options pgd_options_noise(const struct pgd_options *options, uint64_t tokens);
+/* The codecs that the options ask for: -ctk and -ctv win over --kv-codec. */
+struct pgd_codec_choice pgd_options_codec(const struct pgd_options *options);
 
 /* The rules for a full budget that the options ask for. */
 enum pagoda_on_full pgd_options_on_full(const struct pgd_options *options);

@@ -37,6 +37,9 @@ void pgd_report_write(const struct pgd_report *report, struct pgd_buffer *line);
 struct json_t;
 void pgd_report_write_json(struct json_t *value, struct pgd_buffer *line);
 
+/* How many tokens are in which codec, as JSON. */
+struct json_t *pgd_report_codecs(const struct pagoda_account *account);
+
 /* A text of a file or the system, which may not be UTF-8, as JSON, which must. */
 struct json_t *pgd_report_string(const char *text);
 

@@ -105,7 +105,9 @@ static enum pagoda_status automatic_budget(const struct pagoda_cache_options *op
                                            uint64_t *bytes, struct pagoda_error *error)
 {
     const uint64_t tokens = options->tokens_max != 0 ? options->tokens_max : trained;
-    enum pagoda_status status = pagoda_cache_budget_for(options, tokens, bytes, error);
+    struct pagoda_cache_options exact = *options;
+    exact.codec_tight = options->codec;
+    enum pagoda_status status = pagoda_cache_budget_for(&exact, tokens, bytes, error);
     *bytes = pgd_min_u64(*bytes, half_of_available());
     return status;
 }
@@ -149,6 +151,8 @@ static enum pagoda_status open_cache(struct pgd_bridge *bridge, const struct pgd
     cache.budget_bytes = options->kv_bytes;
     cache.tokens_max = options->tokens_max != 0 ? options->tokens_max : trained;
     cache.close_gaps_at = options->keep_gaps ? 0 : trained;
+    cache.codec = options->codec;
+    cache.codec_tight = options->codec_tight;
     cache.on_full = options->on_full;
     cache.policy = options->policy;
     cache.cpu = options->cpu;

@@ -28,6 +28,8 @@ struct pgd_bridge_options {
     uint32_t threads;       /* decode; 0: all CPUs */
     uint32_t threads_batch; /* prefill; 0: as threads */
     uint32_t outputs_max;   /* most logit rows of one decode; 0: 1 */
+    enum pagoda_codec codec; /* as in struct pagoda_cache_options */
+    enum pagoda_codec codec_tight;
     enum pagoda_on_full on_full;
     struct pagoda_policy policy;
     bool keep_gaps;  /* do not close position gaps past the trained length */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "kernels/levels.h"
+#include "os/os.h"
 
 #define GROUP_BYTES 16384u /* half of a usual first-level data cache */
 #define GROUP_BLOCKS_MIN 2u
@@ -31,16 +32,24 @@ static bool has_avx512(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+static bool has_avx512vnni(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+
 static const struct level levels[] = {
     {&pgd_kernels_ref, always},
     {&pgd_kernels_avx2, has_avx2},
     {&pgd_kernels_avx512, has_avx512},
+    {&pgd_kernels_avx512vnni, has_avx512vnni},
 };
 
 #elif defined(__aarch64__)
 
 static const struct level levels[] = {
-    {&pgd_kernels_ref, always}, {&pgd_kernels_neon, always}, /* part of the architecture */
+    {&pgd_kernels_ref, always},
+    {&pgd_kernels_neon, always}, /* part of the architecture */
+    {&pgd_kernels_dotprod, pgd_os_cpu_has_dotprod},
 };
 
 #else

@@ -15,8 +15,9 @@ from support.terminal import Terminal
 
 suite = Suite()
 NUMBER = (int, float)
+SMALL = ["-c", 128, "--kv-codec", "f16"] # old text is dropped, nothing becomes smaller
 SUMS = {"predictions": int, "nll_exact": NUMBER, "nll_tested": NUMBER, "kld": NUMBER, "top1": NUMBER}
-SETTING = {"budget_bytes": int, "tokens_capacity": int, "on_full": str, "policy": str, "window": int, "sinks": int,
+SETTING = {"budget_bytes": int, "tokens_capacity": int, "codec": str, "codec_tight": str, "on_full": str, "policy": str, "window": int, "sinks": int,
            "page": int, "step": int}
 FIELDS = {
     "model": str, "seed": int, "partial": bool, "acted": bool, "warnings": list, "setting": SETTING,
@@ -93,9 +94,9 @@ def a_setting_that_drops_nothing_is_the_exact_cache():
 
 @suite.test
 def a_small_budget_costs_quality_and_says_what_it_dropped():
-    report = evaluate(*flags(texts()), "--tokens", 384, "-c", 128)
+    report = evaluate(*flags(texts()), "--tokens", 384, *SMALL)
     check(report, FIELDS)
-    assert report["acted"] is True and report["warnings"] == [], report
+    assert report["acted"] is True and report["warnings"] == [] and "noise" not in report, report
     assert report["setting"]["on_full"] == "evict" and report["setting"]["policy"] == "sink", report
     assert report["setting"]["tokens_capacity"] == 128, report
     kld, ratio = report["kld"], report["perplexity"]
@@ -110,12 +111,30 @@ def a_small_budget_costs_quality_and_says_what_it_dropped():
         tokens = document["tokens"]
         assert tokens["total"] == 384 == tokens["ram"] + tokens["dropped"] and tokens["dropped"] >= 256, document
         assert document["tested_bytes"] * 2 < document["exact_bytes"], document
+        assert document["tokens"]["by_codec"] == {"f16": tokens["ram"]}, document
     assert len({document["nll_exact"] for document in report["documents"]}) == 3, report
 
 
 @suite.test
+def a_codec_is_measured_in_noise_floors():
+    report = evaluate(*flags(texts()), "--tokens", 320, "--kv-codec", "k5v4", "--noise")
+    assert report["setting"]["codec"] == "k5v4" == report["setting"]["codec_tight"], report
+    for document in report["documents"]:
+        tokens = document["tokens"]
+        assert tokens["dropped"] == 0 < tokens["quantized"] == tokens["by_codec"]["k5v4"] < 320, tokens
+        assert tokens["ram"] == 320 - tokens["quantized"], tokens
+        assert document["tested_bytes"] < 0.8 * document["exact_bytes"], document
+    noise = report["noise"]
+    assert 0 < noise["low"] < noise["kld"] < noise["high"] and 0.9 < noise["top1"] < 1, noise
+    assert abs(noise["perplexity_ratio"] - 1) < 0.02, noise
+    assert noise["floors"] > 1.2 and abs(report["kld"]["mean"] / noise["kld"] / noise["floors"] - 1) < 1e-3, report
+    rounded = evaluate(*flags(texts(1)), "--docs", 1, "--tokens", 256, "--kv-codec", "r15", "--noise")
+    assert rounded["noise"]["floors"] == 1 and rounded["kld"]["mean"] == rounded["noise"]["kld"] > 0, rounded
+
+
+@suite.test
 def the_same_seed_gives_the_same_report():
-    arguments = [*flags(texts(1)), "--docs", 1, "--tokens", 300, "-c", 128, "--passkey", "--lengths", 400, "--depths",
+    arguments = [*flags(texts(1)), "--docs", 1, "--tokens", 300, *SMALL, "--passkey", "--lengths", 400, "--depths",
                  1]
     first, again = (evaluate(*arguments, "--seed", 5) for _ in range(2))
     assert first == again and first["seed"] == 5, (first, again)
@@ -123,11 +142,11 @@ def the_same_seed_gives_the_same_report():
 
 @suite.test
 def the_table_says_what_json_says():
-    arguments = ["eval", chat_model(), *flags(texts(2)), "--docs", 2, "--tokens", 600, "-c", 128]
+    arguments = ["eval", chat_model(), *flags(texts(2)), "--docs", 2, "--tokens", 520, *SMALL]
     report = run(*arguments, "--json", code=0).json()
     result = run(*arguments, code=0)
     for word in (f"{report['kld']['mean']:.6f}"[:6], f"{report['perplexity']['tested']:.4f}"[:5], "95 % interval",
-                 "story-0.txt", "story-1.txt", "dropped", "0 to 1,023", "same top-1", "2 of 600 tokens"):
+                 "story-0.txt", "story-1.txt", "dropped", "0 to 1,023", "same top-1", "2 of 520 tokens"):
         assert word in result.out, (word, result)
     assert all(line == line.rstrip() and len(line) < 120 for line in result.out.splitlines()), result
     assert result.err.count("warning") == 1 and "2 documents" in result.err, result
@@ -142,7 +161,8 @@ def a_setting_that_never_acts_is_called_so_in_the_table():
 
 @suite.test
 def pass_keys_are_lost_with_the_tokens_that_held_them():
-    report = evaluate(*flags(texts()), "--passkey-only", "--lengths", "400,600", "--depths", 2, "-c", 160)
+    report = evaluate(*flags(texts()), "--passkey-only", "--lengths", "400,600", "--depths", 2, "-c", 160,
+                      "--kv-codec", "f16")
     grid = report["passkey"]
     check(grid, PASSKEY)
     assert "perplexity" not in report and report["acted"] is True and report["warnings"] == [], report
@@ -254,7 +274,7 @@ def bad_numbers_are_refused():
 @suite.test
 def a_budget_that_cannot_do_it_is_refused_before_anything_is_read():
     arguments = [chat_model(), *flags(texts()), "--tokens", 384]
-    fails(3, ["--on-full stop", "128", "384", "--kv"], "eval", *arguments, "-c", 128, "--on-full", "stop")
+    fails(3, ["--on-full stop", "128", "384", "--kv"], "eval", *arguments, *SMALL, "--on-full", "stop")
     fails(3, "budget", "eval", *arguments, "--kv", "100K")
 
 
@@ -264,7 +284,7 @@ def a_budget_that_cannot_do_it_is_refused_before_anything_is_read():
 @suite.test
 def an_interrupted_evaluation_tells_what_it_has():
     process = subprocess.Popen([PROGRAM, "eval", chat_model(), *flags(texts(3, 600)), "--tokens", "4096", "--json",
-                                "-c", "128"], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                                *map(str, SMALL)], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     time.sleep(5)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
@@ -278,7 +298,7 @@ def an_interrupted_evaluation_tells_what_it_has():
 @suite.test
 def a_terminal_shows_progress_a_partial_table_and_warnings():
     path = scratch("long.txt", prose(7, 1200))
-    with Terminal("eval", chat_model(), "--text", path, "--docs", 1, "--tokens", 8193, "-c", 128) as terminal:
+    with Terminal("eval", chat_model(), "--text", path, "--docs", 1, "--tokens", 8193, *SMALL) as terminal:
         terminal.wait_for(r"reading \[.* of 8,193 tokens")
         terminal.send("\x03")
         terminal.wait_for(r"PARTIAL")
