@@ -254,6 +254,21 @@ def colours_by_terminal():
 
 
 @suite.test
+def only_the_prompt_is_bold():
+    with chat("-n", "4") as terminal:
+        terminal.prompt()
+        terminal.line("Hello")
+        terminal.prompt()
+        bold = False
+        for piece in re.split(rb"(\x1b\[[0-9;]*m)", terminal.data):
+            if piece.startswith(b"\x1b["):
+                bold = piece == b"\x1b[1m"
+            elif bold:
+                assert piece.strip() in (b">", b""), terminal.data
+        assert b"\x1b[1m>" in terminal.data, terminal.data
+
+
+@suite.test
 def a_dumb_terminal_gets_plain_text():
     for term in ("dumb", None):
         with chat("-n", "4", env=environment(TERM=term)) as terminal:
