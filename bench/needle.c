@@ -3,9 +3,9 @@
  *     build/bench/needle [--model FILE] [--share 4] [--threads N]
  *
  * The conversation is made once with the whole cache: real questions, real replies, sampled with a fixed seed and a
- * penalty against repetition. The same tokens then go through each policy with room for 1 / share of them. Three questions follow, each after a fresh run: one about the
- * fact (turn 12), one for each rule. The account tells how much of the rules and of the fact is in memory; the NLL of
- * the right word tells what the model makes of it.
+ * penalty against repetition. The same tokens then go through each policy with room for 1 / share of them. Three
+ * questions follow, each after a fresh run: one about the fact (turn 12), one for each rule. The account tells how much
+ * of the rules and of the fact is in memory; the NLL of the right word tells what the model makes of it.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -7,7 +7,7 @@ import signal
 import stat
 import time
 
-from support.suite import Suite, chat_model, environment, scratch
+from support.suite import Suite, chat_model, environment, run, scratch
 from support.terminal import Terminal
 
 suite = Suite()
@@ -336,6 +336,30 @@ def going_to_the_background_and_back():
         terminal.line("icy")
         terminal.wait_for("when the budget is full")
         terminal.prompt()
+
+
+@suite.test
+def lines_break_between_words():
+    arguments = ["run", chat_model(), "-p", "Tell me a story", "-n", "120", "-s", "7", "--ignore-eos", "-q"]
+    words = run(*arguments, code=0).out.split()
+    assert len(words) > 60, words
+    with Terminal(*arguments, columns=40) as terminal:
+        assert terminal.exit_code() == 0
+        lines = terminal.text().split("\n")
+    assert all(len(line) <= 40 for line in lines), lines
+    assert " ".join(lines).split() == words, (lines, words)
+
+
+@suite.test
+def remarks_break_between_words():
+    with chat("--kv", "4M", "-n", "100", "--ignore-eos", columns=50) as terminal:
+        terminal.prompt()
+        for _ in range(2):
+            terminal.line("Tell me a story")
+            terminal.prompt()
+        lines = terminal.text().split("\n")
+    assert all(len(line) <= 50 for line in lines), lines
+    assert "the KV budget is full: from here on old text" in lines, lines
 
 
 @suite.test
