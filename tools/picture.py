@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the terminal picture of the README from a real session: docs/chat.svg.
 
-    tools/picture.py [--out docs/chat.svg] [--columns 100] [--rows 32]
+    tools/picture.py [--out docs/chat.svg] [--columns 96] [--rows 46]
 
 Types a short chat into `build/pagoda chat` inside tmux, waits for each prompt, reads the screen back with its
 colours, and writes it as SVG. Needs tmux, the program (make) and the demo model (make models). Nothing in the picture
@@ -19,14 +19,13 @@ from xml.sax.saxutils import escape
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MODEL = "build/models/smollm2-135m-instruct-q4_1.gguf"
-COMMAND = f'build/pagoda chat {MODEL} --kv 8M -s 3 -n 90 --system "You are a friendly teacher. Answer in two sentences."'
+SYSTEM = "You are a friendly teacher. Answer in two sentences."
+COMMAND = f'build/pagoda chat {MODEL} --kv 6M -s 3 -n 80 --system "{SYSTEM}"'
 SAID = [
-    "My name is Ada and I am allergic to peanuts.",
+    "My name is Ada and I like astronomy.",
     "/pin",
     "Why is the sky blue?",
     "How do tides work?",
-    "What makes a good short story?",
-    "How does a bicycle stay upright?",
     "/context",
 ]
 LIMIT_S = 300
@@ -170,8 +169,8 @@ def to_svg(lines, columns):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", default=os.path.join(ROOT, "docs", "chat.svg"))
-    parser.add_argument("--columns", type=int, default=100)
-    parser.add_argument("--rows", type=int, default=40)
+    parser.add_argument("--columns", type=int, default=96)
+    parser.add_argument("--rows", type=int, default=46)
     options = parser.parse_args()
     for path in ("build/pagoda", MODEL):
         if not os.path.exists(os.path.join(ROOT, path)):
