@@ -51,17 +51,18 @@ static uint64_t hash_row(uint64_t hash, const float *logits, uint32_t count)
     return hash;
 }
 
-/* A prompt, single tokens, and a further prompt. */
+/* A prompt, single tokens, and a further prompt (0: none). */
 struct course {
     uint32_t prompt;
     uint32_t singles;
     uint32_t more;
 };
 #define COURSE_TOKENS_MAX 256u
-static const struct course whole_course = {200, 8, 40};
+static const struct course whole_course = {200, 5, 40};
 
-/* Threads beyond the CPUs wait for each other at every step of the graph, so each decode of theirs takes its time. */
-static const struct course crowded_course = {100, 1, 7};
+/* Threads that have no CPU of their own wait for each other at every step of the graph: seconds for each decode. Two
+ * decodes show what there is to show, a prompt that is split by rows and a token whose heads are split and merged. */
+static const struct course crowded_course = {40, 1, 0};
 
 /* FNV-1a of the logits after each decode of a course. */
 static uint64_t hash_of_run(const struct pgd_model *model, const struct course *course,
@@ -79,8 +80,10 @@ static uint64_t hash_of_run(const struct pgd_model *model, const struct course *
         CHECK(pgd_bridge_decode(bridge, next++, 1, 1, NULL) == PAGODA_OK);
         hash = hash_row(hash, pgd_bridge_logits(bridge, 0), vocabulary);
     }
-    CHECK(pgd_bridge_decode(bridge, next, course->more, 1, NULL) == PAGODA_OK);
-    hash = hash_row(hash, pgd_bridge_logits(bridge, 0), vocabulary);
+    if (course->more > 0) {
+        CHECK(pgd_bridge_decode(bridge, next, course->more, 1, NULL) == PAGODA_OK);
+        hash = hash_row(hash, pgd_bridge_logits(bridge, 0), vocabulary);
+    }
     pgd_bridge_close(bridge);
     return hash;
 }
@@ -88,7 +91,6 @@ static uint64_t hash_of_run(const struct pgd_model *model, const struct course *
 static void check_that_bytes_do_not_change(const char *name)
 {
     static const struct pgd_bridge_options others[] = {
-        {.threads = 2},
         {.threads = 2, .page_tokens = 48},
         {.threads = 1, .page_tokens = 128},
         {.threads = 1, .kv_bytes = 12u << 20},
