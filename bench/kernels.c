@@ -3,7 +3,8 @@
  *     build/bench/kernels            all levels but ref
  *     build/bench/kernels NAME...    these levels
  *
- * decode   one token of every layer and KV head of a model at a context: GB/s of keys and values read. Memory lies
+ * decode   one token of every layer and KV head of a model at a context, in each codec: milliseconds, and GB/s of
+ *          keys and values read. Memory lies
  *          as the cache lays it: a page of 16 tokens of one layer holds a cell for each KV head, and the pages of
  *          the layers alternate. Beside it, the speed of a plain sum over the same bytes: in a row, and in the
  *          order in which decoding reads them.
@@ -19,6 +20,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "codec/codec.h"
 #include "kernels/kernels.h"
 
 #define RUNS 7
@@ -42,9 +44,11 @@ struct bench {
     struct model model;
     uint32_t context;
     struct pgd_attend_shape shape;
-    uint16_t *memory;
-    size_t cell_halves;
+    const struct pgd_codec *codec;
+    unsigned char *memory;
+    size_t cell_bytes;
     float *queries;
+    struct pgd_packed_rows packed;
     float *scratch;
     struct pgd_partial running;
     struct pgd_partial partial;
@@ -88,17 +92,16 @@ static double median(double *values, int count)
 
 static size_t memory_bytes(const struct bench *b)
 {
-    return b->cell_halves * sizeof(uint16_t) * b->model.kv_heads * b->model.layers * (b->context / PGD_LANES);
+    return b->cell_bytes * b->model.kv_heads * b->model.layers * (b->context / PGD_LANES);
 }
 
-static void gather(const struct bench *b, uint32_t layer, uint32_t head, uint32_t chunk, struct pgd_chunk_f16 *out)
+static void gather(const struct bench *b, uint32_t layer, uint32_t head, uint32_t chunk, struct pgd_cells *out)
 {
-    out->block_count = PGD_CHUNK_BLOCKS;
+    out->count = PGD_CHUNK_BLOCKS;
     for (uint32_t i = 0; i < PGD_CHUNK_BLOCKS; i++) {
         const size_t page = (size_t) chunk * PGD_CHUNK_BLOCKS + i;
         const size_t cell = (page * b->model.layers + layer) * b->model.kv_heads + head;
-        out->keys[i] = b->memory + cell * b->cell_halves;
-        out->values[i] = out->keys[i] + b->cell_halves / 2;
+        out->cell[i] = b->memory + cell * b->cell_bytes;
     }
 }
 
@@ -111,8 +114,8 @@ static void attend(struct bench *b, uint32_t layer, uint32_t head, uint32_t coun
         b->running.max[r] = -INFINITY;
     }
     for (uint32_t c = 0; c < b->context / PGD_CHUNK_TOKENS; c++) {
-        struct pgd_chunk_f16 chunk;
-        gather(b, layer, head, c, &chunk);
+        struct pgd_cells cells;
+        gather(b, layer, head, c, &cells);
         bool any = false;
         for (uint32_t r = 0; r < count; r++) {
             const uint32_t visible = sees + r / b->model.group;
@@ -124,14 +127,17 @@ static void attend(struct bench *b, uint32_t layer, uint32_t head, uint32_t coun
             any = any || b->end[r] > 0;
         }
         if (any) {
-            const struct pgd_rows rows = {count, b->queries, b->first, b->end};
-            b->kernels->attend_chunk_f16(&b->shape, &chunk, &rows, b->scratch, &b->partial);
+            struct pgd_query_rows rows = {.exact = {count, b->queries, b->first, b->end}, .packed = b->packed};
+            rows.packed.count = count;
+            rows.packed.first = b->first;
+            rows.packed.end = b->end;
+            b->codec->attend(b->codec, b->kernels, &b->shape, &cells, &rows, b->scratch, &b->partial);
             b->kernels->merge(count, size, &b->running, &b->partial);
         }
     }
 }
 
-static double decode_gb_per_s(struct bench *b)
+static double decode_seconds(struct bench *b)
 {
     double times[RUNS];
     for (int run = 0; run < RUNS; run++) {
@@ -143,12 +149,12 @@ static double decode_gb_per_s(struct bench *b)
         }
         times[run] = now_s() - start;
     }
-    return (double) memory_bytes(b) / median(times, RUNS) * 1e-9;
+    return median(times, RUNS);
 }
 
-static uint64_t sum_words(const uint16_t *memory, size_t bytes)
+static uint64_t sum_words(const void *memory, size_t bytes)
 {
-    const uint64_t *words = (const uint64_t *) (const void *) memory;
+    const uint64_t *words = memory;
     uint64_t sums[8] = {0};
     for (size_t i = 0; i < bytes / sizeof *words; i += 8) {
         for (size_t j = 0; j < 8; j++) {
@@ -163,7 +169,6 @@ static double read_gb_per_s(const struct bench *b, bool in_a_row)
 {
     static volatile uint64_t sink;
     double times[RUNS];
-    const size_t cell_bytes = b->cell_halves * sizeof(uint16_t);
     for (int run = 0; run < RUNS; run++) {
         const double start = now_s();
         if (in_a_row) {
@@ -171,10 +176,10 @@ static double read_gb_per_s(const struct bench *b, bool in_a_row)
         }
         for (uint32_t i = 0; !in_a_row && i < b->model.layers * b->model.kv_heads; i++) {
             for (uint32_t c = 0; c < b->context / PGD_CHUNK_TOKENS; c++) {
-                struct pgd_chunk_f16 chunk;
-                gather(b, i / b->model.kv_heads, i % b->model.kv_heads, c, &chunk);
+                struct pgd_cells cells;
+                gather(b, i / b->model.kv_heads, i % b->model.kv_heads, c, &cells);
                 for (uint32_t k = 0; k < PGD_CHUNK_BLOCKS; k++) {
-                    sink += sum_words(chunk.keys[k], cell_bytes);
+                    sink += sum_words(cells.cell[k], b->cell_bytes);
                 }
             }
         }
@@ -214,18 +219,32 @@ static double prefill_gflop_per_s(struct bench *b, bool causal)
     return flops / median(times, RUNS) * 1e-9;
 }
 
+static float random_number(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return (float) (int32_t) *state * 0x1p-31f;
+}
+
+/* One cell of random rows, copied everywhere: the numbers do not matter, their places do. */
 static void fill(struct bench *b)
 {
     uint32_t state = 1;
-    const size_t halves = memory_bytes(b) / sizeof(uint16_t);
-    for (size_t i = 0; i < halves; i++) {
-        state = state * 1664525u + 1013904223u;
-        b->memory[i] = (uint16_t) ((state >> 16 & 0x83ffu) | 0x3800u); /* +-0.5 .. 1 */
+    const uint32_t size = b->model.head_size;
+    float *rows = floats((size_t) 2 * PGD_LANES * size);
+    for (size_t i = 0; i < (size_t) 2 * PGD_LANES * size; i++) {
+        rows[i] = random_number(&state);
     }
-    for (size_t i = 0; i < (size_t) ROWS_MAX * b->model.head_size; i++) {
-        state = state * 1664525u + 1013904223u;
-        b->queries[i] = (float) (int32_t) state * 0x1p-31f;
+    b->codec->encode(b->codec, (struct pgd_cell_shape) {size, size}, rows, rows + (size_t) PGD_LANES * size, b->memory);
+    for (size_t at = b->cell_bytes; at < memory_bytes(b); at += b->cell_bytes) {
+        memcpy(b->memory + at, b->memory, b->cell_bytes);
     }
+    for (uint32_t r = 0; r < ROWS_MAX; r++) {
+        for (uint32_t d = 0; d < size; d++) {
+            b->queries[(size_t) r * size + d] = random_number(&state);
+        }
+        pgd_packed_query(size, b->queries + (size_t) r * size, &b->packed, r);
+    }
+    free(rows);
 }
 
 static struct pgd_partial partial_of(uint32_t size)
@@ -253,46 +272,77 @@ static bool is_wanted(const char *name, int count, char **names)
     return false;
 }
 
-static void run_model(const struct model *model, uint32_t context, int argc, char **argv)
+static void open_bench(struct bench *b)
 {
-    const uint32_t size = model->head_size;
-    struct bench b = {.model = *model, .context = context, .shape = {size, size, 1.0f / sqrtf((float) size), 0}};
-    b.cell_halves = (size_t) 2 * size * PGD_LANES;
-    b.memory = need(mmap(NULL, memory_bytes(&b), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    b.queries = floats((size_t) ROWS_MAX * size);
-    b.scratch = floats(pgd_kernels_scratch_floats(&b.shape, ROWS_MAX));
-    b.running = partial_of(size);
-    b.partial = partial_of(size);
-    fill(&b);
-    const double mib = (double) memory_bytes(&b) / 1048576.0;
-    printf("%-13s %7u %8.1f  %-12s %8.1f\n", model->name, context, mib, "(in a row)", read_gb_per_s(&b, true));
-    printf("%-13s %7u %8.1f  %-12s %8.1f\n", model->name, context, mib, "(in order)", read_gb_per_s(&b, false));
+    const uint32_t size = b->model.head_size;
+    const uint32_t words = (size + 3) / 4;
+    b->shape = (struct pgd_attend_shape) {size, size, 1.0f / sqrtf((float) size), 0};
+    b->cell_bytes = b->codec->cell_bytes(b->codec, (struct pgd_cell_shape) {size, size});
+    b->memory = need(mmap(NULL, memory_bytes(b), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    b->queries = floats((size_t) ROWS_MAX * size);
+    b->packed = (struct pgd_packed_rows) {
+        .tiles = words,
+        .high = need(calloc((size_t) ROWS_MAX * words, sizeof(int32_t))),
+        .low = need(calloc((size_t) ROWS_MAX * words, sizeof(int32_t))),
+        .unit = floats(ROWS_MAX),
+        .sum = need(calloc(ROWS_MAX, sizeof(int32_t))),
+    };
+    b->scratch = floats(pgd_kernels_scratch_floats(&b->shape, ROWS_MAX));
+    b->running = partial_of(size);
+    b->partial = partial_of(size);
+    fill(b);
+}
+
+static void close_bench(struct bench *b)
+{
+    munmap(b->memory, memory_bytes(b));
+    free(b->queries);
+    free(b->packed.high);
+    free(b->packed.low);
+    free(b->packed.unit);
+    free(b->packed.sum);
+    free(b->scratch);
+    free_partial(&b->running);
+    free_partial(&b->partial);
+}
+
+static void run_codec(const struct model *model, uint32_t context, enum pagoda_codec codec, int argc, char **argv)
+{
+    struct bench b = {.model = *model, .context = context, .codec = pgd_codec_get(codec)};
+    open_bench(&b);
+    const double gb = (double) memory_bytes(&b) * 1e-9;
+    if (codec == PAGODA_CODEC_F16) {
+        printf("%-13s %7u  %-5s %-12s %9s %8.1f\n", model->name, context, "", "(in a row)", "",
+               read_gb_per_s(&b, true));
+        printf("%-13s %7u  %-5s %-12s %9s %8.1f\n", model->name, context, "", "(in order)", "",
+               read_gb_per_s(&b, false));
+    }
     for (uint32_t i = 0; (b.kernels = pgd_kernels_at(i)) != NULL; i++) {
         if (is_wanted(b.kernels->name, argc, argv)) {
-            const double decode = decode_gb_per_s(&b);
+            const double decode = decode_seconds(&b);
             const double prefill = prefill_gflop_per_s(&b, false);
             const double causal = prefill_gflop_per_s(&b, true);
-            printf("%-13s %7u %8.1f  %-12s %8.1f %9.1f %9.1f\n", model->name, context, mib, b.kernels->name, decode,
-                   prefill, causal);
+            printf("%-13s %7u  %-5s %-12s %9.3f %8.1f %9.1f %9.1f\n", model->name, context, b.codec->name,
+                   b.kernels->name, 1e3 * decode, gb / decode, prefill, causal);
             fflush(stdout);
         }
     }
-    munmap(b.memory, memory_bytes(&b));
-    free(b.queries);
-    free(b.scratch);
-    free_partial(&b.running);
-    free_partial(&b.partial);
+    close_bench(&b);
 }
 
 int main(int argc, char **argv)
 {
     static const uint32_t contexts[] = {1024, 8192};
     printf("one thread; medians of %d runs\n", RUNS);
-    printf("%-13s %7s %8s  %-12s %8s %9s %9s\n", "model", "context", "KV", "level", "decode", "prefill", "causal");
-    printf("%-13s %7s %8s  %-12s %8s %9s %9s\n", "", "tokens", "MiB", "", "GB/s", "GFLOP/s", "GFLOP/s");
+    static const enum pagoda_codec codecs[] = {PAGODA_CODEC_F16, PAGODA_CODEC_Q8, PAGODA_CODEC_K8V4, PAGODA_CODEC_K5V4};
+    printf("%-13s %7s  %-5s %-12s %9s %8s %9s %9s\n", "model", "context", "codec", "level", "decode", "decode",
+           "prefill", "causal");
+    printf("%-13s %7s  %-5s %-12s %9s %8s %9s %9s\n", "", "tokens", "", "", "ms", "GB/s", "GFLOP/s", "GFLOP/s");
     for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
         for (size_t c = 0; c < sizeof contexts / sizeof contexts[0]; c++) {
-            run_model(&models[m], contexts[c], argc, argv);
+            for (size_t k = 0; k < sizeof codecs / sizeof codecs[0]; k++) {
+                run_codec(&models[m], contexts[c], codecs[k], argc, argv);
+            }
         }
     }
     return 0;
