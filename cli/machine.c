@@ -30,9 +30,7 @@ uint64_t pgd_machine_peak_rss_bytes(void)
 
 double pgd_machine_seconds(void)
 {
-    struct timespec now = {0};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec + (double) now.tv_nsec * 1e-9;
+    return pgd_os_seconds();
 }
 
 uint32_t pgd_machine_random(void)

@@ -149,6 +149,7 @@ static enum pagoda_status open_cache(struct pgd_bridge *bridge, const struct pgd
     cache.budget_bytes = options->kv_bytes;
     cache.tokens_max = options->tokens_max != 0 ? options->tokens_max : trained;
     cache.close_gaps_at = options->keep_gaps ? 0 : trained;
+    cache.rollback_tokens = options->rollback_tokens;
     cache.on_full = options->on_full;
     cache.policy = options->policy;
     cache.cpu = options->cpu;
@@ -353,6 +354,24 @@ const float *pgd_bridge_logits(struct pgd_bridge *bridge, uint32_t index)
 void pgd_bridge_cancel(struct pgd_bridge *bridge)
 {
     atomic_store(&bridge->cancel, true);
+}
+
+void pgd_bridge_rest(struct pgd_bridge *bridge)
+{
+    ggml_threadpool_pause(bridge->pool);
+    if (bridge->pool_batch != bridge->pool) {
+        ggml_threadpool_pause(bridge->pool_batch);
+    }
+}
+
+uint32_t pgd_bridge_layer_count(const struct pgd_bridge *bridge)
+{
+    return pgd_hook_layer_count(bridge->hook);
+}
+
+const struct pagoda_layer *pgd_bridge_layer(const struct pgd_bridge *bridge, uint32_t index)
+{
+    return &pgd_hook_layer(bridge->hook, index)->shape;
 }
 
 void pgd_bridge_memory(const struct pgd_bridge *bridge, struct pgd_bridge_memory *memory)

@@ -82,7 +82,9 @@ struct pagoda_cache_options {
     uint64_t close_gaps_at;  /* from this position on, position gaps are closed (the trained length); 0: never */
     enum pagoda_on_full on_full;
     struct pagoda_policy policy;
-    const char *cpu;                    /* kernel level: NULL or "auto", or a name of pagoda_cpu_levels */
+    uint64_t rollback_tokens; /* window layers keep their pages this much longer, so that the last so many tokens
+                               * can be taken back; default 0: as far as pages happen to be there */
+    const char *cpu;          /* kernel level: NULL or "auto", or a name of pagoda_cpu_levels */
     const struct pagoda_system *system; /* NULL: the defaults */
 };
 

@@ -101,6 +101,7 @@ struct pagoda_cache {
     uint32_t threads_max;
     uint64_t tokens_max;
     uint64_t close_gaps_at;
+    uint64_t rollback_tokens;
     enum pagoda_on_full on_full;
     struct pagoda_policy policy;
     const struct pgd_kernels *kernels;

@@ -88,6 +88,9 @@ static enum pagoda_status check_options(const struct pagoda_cache_options *optio
                         "batches of %u tokens (1 to %u) or teams of %u threads (1 to %u) are not possible",
                         options->batch_tokens, PAGODA_BATCH_MAX, options->threads_max, PAGODA_THREADS_MAX);
     }
+    if (options->rollback_tokens > PGD_POSITION_MAX) {
+        return pgd_fail(error, PAGODA_INVALID, "at most %u tokens can be kept to be taken back", PGD_POSITION_MAX);
+    }
     if (options->on_full == PAGODA_ON_FULL_SPILL) {
         return pgd_fail(error, PAGODA_UNSUPPORTED, "spilling to flash is not in this version: use stop or evict");
     }
@@ -206,10 +209,12 @@ static enum pagoda_status size_layers(struct pagoda_cache *cache, uint64_t *clas
 
 /* ---- the part that does ---- */
 
-/* Blocks of which a window layer holds a page at most: the window, a batch, and a ragged end on both sides. */
+/* Blocks of which a window layer holds a page at most: the window, what may be taken back, a batch, and a ragged end
+ * on both sides. */
 static uint64_t window_blocks(const struct pagoda_cache *cache, const struct pgd_layer *layer)
 {
-    return pgd_div_up_u64((uint64_t) layer->shape.window + cache->batch_tokens, cache->page_tokens) + 1;
+    const uint64_t tokens = (uint64_t) layer->shape.window + cache->rollback_tokens + cache->batch_tokens;
+    return pgd_div_up_u64(tokens, cache->page_tokens) + 1;
 }
 
 /* Bytes of frames when the sequence has `blocks` blocks. */
@@ -409,6 +414,7 @@ static enum pagoda_status open_base(const struct pagoda_cache_options *options, 
     cache->threads_max = options->threads_max;
     cache->tokens_max = options->tokens_max;
     cache->close_gaps_at = options->close_gaps_at;
+    cache->rollback_tokens = options->rollback_tokens;
     cache->on_full = options->on_full;
     cache->policy = options->policy;
     cache->base_bytes = (size_t) base;

@@ -440,6 +440,7 @@ static void random_life(uint64_t seed, int operations)
     options.policy.kind = (enum pagoda_policy_kind) test_rng_below(&rng, 3);
     options.policy.window_tokens = test_rng_below(&rng, 2) == 0 ? 0 : 50 + test_rng_below(&rng, 200);
     options.close_gaps_at = test_rng_below(&rng, 2) == 0 ? 0 : test_rng_below(&rng, 500);
+    options.rollback_tokens = test_rng_below(&rng, 2) == 0 ? 0 : test_rng_below(&rng, 150);
     CHECK(pagoda_cache_open(&options, &cache, NULL) == PAGODA_OK);
     struct twin *twin = new_twin();
     struct fill *fill = new_fill(seed);
@@ -490,6 +491,36 @@ TEST(random_lives_agree_with_the_twin)
     for (uint64_t i = 0; i < 40; i++) {
         random_life(seed + i, 60);
     }
+}
+
+/* Layer 1's window of 40 has long moved on when 100 tokens are taken back; what follows must still see all of it. */
+TEST(as_many_tokens_as_promised_can_be_taken_back)
+{
+    struct pagoda_layer layers[LAYERS];
+    struct pagoda_cache_options options;
+    struct twin *twin = new_twin();
+    struct fill *fill = new_fill(11);
+    fill_layers(layers);
+    for (int promised = 0; promised < 2; promised++) {
+        struct pagoda_cache *cache = NULL;
+        fill_options(&options, layers);
+        options.rollback_tokens = promised ? 100 : 0;
+        CHECK(pagoda_cache_budget_for(&options, 1000, &options.budget_bytes, NULL) == PAGODA_OK);
+        CHECK(pagoda_cache_open(&options, &cache, NULL) == PAGODA_OK);
+        for (uint64_t first = 0; first < 900; first += 60) {
+            CHECK(run_batch(cache, twin, fill, 60) == PAGODA_OK);
+        }
+        CHECK(pagoda_cache_rollback(cache, 100, NULL) == (promised ? PAGODA_OK : PAGODA_RANGE));
+        pagoda_cache_visit(cache, mark_span, twin);
+        const uint64_t first = pagoda_cache_position(cache);
+        CHECK(run_batch(cache, twin, fill, 30) == PAGODA_OK);
+        pagoda_cache_visit(cache, mark_span, twin);
+        CHECK(close_to_twin(twin, fill, layers, first, 30, false));
+        CHECK(account_adds_up(cache));
+        pagoda_cache_close(cache);
+    }
+    free(twin);
+    free(fill);
 }
 
 TEST(pinned_pages_stay_under_every_policy)
@@ -646,6 +677,9 @@ TEST(bad_options_are_refused_with_a_message)
     fill_options(&options, layers);
     options.on_full = PAGODA_ON_FULL_SPILL;
     CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_UNSUPPORTED);
+    fill_options(&options, layers);
+    options.rollback_tokens = UINT64_MAX;
+    CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_INVALID);
     fill_options(&options, layers);
     layers[1].query_heads = 5;
     CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_INVALID && strstr(error.message, "layer 1") != NULL);
