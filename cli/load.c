@@ -58,6 +58,7 @@ enum pagoda_status pgd_load_try_bridge(const struct pgd_options *options, const 
         .threads_batch = (uint32_t) options->threads_batch,
         .on_full = pgd_options_on_full(options),
         .policy = pgd_options_policy(options),
+        .rollback_tokens = options->rollback_tokens,
         .keep_gaps = options->keep_gaps,
         .cpu = options->cpu,
     };
