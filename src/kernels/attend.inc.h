@@ -14,6 +14,7 @@
  *   v16_shift_to_exponent(t)      the float with bits (bits of t << 23) + (bits of 1.0f)
  *   v16_sum(a)                    the tree of step 5
  *   v16_largest(a)                the largest lane; no lane is NaN
+ *   v16i, v64, ...                see packed.inc.h
  *   DOT_ROWS, DOT_BLOCKS          a tile of scores is so many rows x so many blocks of keys; it has
  *                                 2 * DOT_ROWS * DOT_BLOCKS accumulators
  *   WEIGH_ROWS, WEIGH_VECTORS     a tile of outputs is so many rows x so many vectors, each an accumulator
@@ -333,15 +334,14 @@ INLINE v16 masked(v16 a, struct span span, uint32_t block, float hidden)
     return v16_where_lanes(max_u32(span.first, lane) - lane, min_u32(span.end - lane, LANES), a, v16_set1(hidden));
 }
 
-static void softmax_row(const struct call *call, uint32_t row)
+/* Scores of the lanes that a row sees become weights. */
+static void softmax_row(float *scores, struct span span, float *max_out, float *sum_out)
 {
-    const struct span span = visible(call, row);
     if (span.first >= span.end) {
-        call->partial->max[row] = -INFINITY;
-        call->partial->sum[row] = 0.0f;
+        *max_out = -INFINITY;
+        *sum_out = 0.0f;
         return;
     }
-    float *scores = call->scores + (size_t) row * PGD_CHUNK_TOKENS;
     const uint32_t block_first = span.first / LANES;
     const uint32_t block_end = div_up(span.end, LANES);
     v16 largest = v16_set1(-INFINITY);
@@ -357,8 +357,8 @@ static void softmax_row(const struct call *call, uint32_t row)
         sums = v16_add(sums, weight);
     }
     const float sum = v16_sum(sums);
-    call->partial->sum[row] = sum;
-    call->partial->max[row] = isnan(sum) ? sum : max;
+    *sum_out = sum;
+    *max_out = isnan(sum) ? sum : max;
 }
 
 /* ---- step 6: outputs ---- */
@@ -548,7 +548,8 @@ static void attend_chunk_f16(const struct pgd_attend_shape *shape, const struct 
     const struct span any = tile_at(&call, 0, rows->count).any;
     dot_rows(&call, any);
     for (uint32_t row = 0; row < rows->count; row++) {
-        softmax_row(&call, row);
+        softmax_row(call.scores + (size_t) row * PGD_CHUNK_TOKENS, visible(&call, row), &partial->max[row],
+                    &partial->sum[row]);
     }
     weigh_rows(&call, any);
 }
@@ -639,10 +640,13 @@ static void store_key_block_f16(uint32_t key_size, const float *rows, size_t row
     }
 }
 
+#include "kernels/packed.inc.h"
+
 #define PGD_DEFINE_LEVEL(variable, level_name) \
     const struct pgd_kernels variable = { \
         .name = level_name, \
         .attend_chunk_f16 = attend_chunk_f16, \
+        .attend_chunk_packed = attend_chunk_packed, \
         .merge = merge, \
         .store_key_f16 = store_key_f16, \
         .store_value_f16 = store_value_f16, \

@@ -31,16 +31,38 @@ static bool has_avx512(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+static bool has_avx512vnni(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+
 static const struct level levels[] = {
     {&pgd_kernels_ref, always},
     {&pgd_kernels_avx2, has_avx2},
     {&pgd_kernels_avx512, has_avx512},
+    {&pgd_kernels_avx512vnni, has_avx512vnni},
 };
 
 #elif defined(__aarch64__)
 
+#if defined(__linux__)
+#include <sys/auxv.h>
+#define HWCAP_DOTPROD (1ul << 20) /* HWCAP_ASIMDDP of the kernel's asm/hwcap.h */
+static bool has_dotprod(void)
+{
+    return (getauxval(AT_HWCAP) & HWCAP_DOTPROD) != 0;
+}
+#else
+static bool has_dotprod(void)
+{
+    return false;
+}
+#endif
+
 static const struct level levels[] = {
-    {&pgd_kernels_ref, always}, {&pgd_kernels_neon, always}, /* part of the architecture */
+    {&pgd_kernels_ref, always},
+    {&pgd_kernels_neon, always}, /* part of the architecture */
+    {&pgd_kernels_dotprod, has_dotprod},
 };
 
 #else

@@ -79,13 +79,20 @@ struct pgd_partial {
     float *out; /* [count][value_size], packed, not yet divided by sum */
 };
 
+struct pgd_packed_chunk;
+struct pgd_packed_rows;
+
 /* The contract of a kernel level. `scratch` has at least scratch_floats(...) floats, 64-byte aligned. */
 struct pgd_kernels {
-    const char *name; /* "ref", "avx2", "avx512", "neon" */
+    const char *name; /* "ref", "avx2", ... */
 
     /* Steps 1-6 for every row of one chunk; overwrites `partial`. */
     void (*attend_chunk_f16)(const struct pgd_attend_shape *shape, const struct pgd_chunk_f16 *chunk,
                              const struct pgd_rows *rows, float *scratch, const struct pgd_partial *partial);
+
+    /* The same for packed blocks: steps 1-6 of packed.h. */
+    void (*attend_chunk_packed)(const struct pgd_attend_shape *shape, const struct pgd_packed_chunk *chunk,
+                                const struct pgd_packed_rows *rows, float *scratch, const struct pgd_partial *partial);
 
     /* Merges `from` (the later chunk) into `into`, for `count` rows. */
     void (*merge)(uint32_t count, uint32_t value_size, const struct pgd_partial *into, const struct pgd_partial *from);
@@ -102,11 +109,12 @@ struct pgd_kernels {
     void (*store_key_block_f16)(uint32_t key_size, const float *rows, size_t row_stride, uint16_t *keys);
 };
 
-/* Floats of scratch that attend_chunk_f16 needs at every level for `rows` rows at most. */
+/* Floats of scratch that either attend needs at every level for `rows` rows at most. */
 size_t pgd_kernels_scratch_floats(const struct pgd_attend_shape *shape, uint32_t rows);
 
 /* The best level of this CPU, or the level called `name` when it is not NULL and not "auto".
- * Returns NULL when this CPU, or this build, does not have it. Levels: ref avx2 avx512 neon. */
+ * Returns NULL when this CPU, or this build, does not have it. Levels: ref avx2 avx512 avx512vnni
+ * neon dotprod. */
 const struct pgd_kernels *pgd_kernels_select(const char *name);
 
 /* Level number `index` of this build that this CPU can run, best last; NULL past the end. */

@@ -10,7 +10,9 @@
 extern const struct pgd_kernels pgd_kernels_ref;
 extern const struct pgd_kernels pgd_kernels_avx2;
 extern const struct pgd_kernels pgd_kernels_avx512;
+extern const struct pgd_kernels pgd_kernels_avx512vnni;
 extern const struct pgd_kernels pgd_kernels_neon;
+extern const struct pgd_kernels pgd_kernels_dotprod;
 
 /* Scratch holds, in this order, a group of blocks converted to f32 (keys first, then values, in the same
  * place) and the scores of every row, PGD_CHUNK_TOKENS each. A group is small enough to stay in the first

@@ -4,6 +4,7 @@
 
 #include "kernels/exponential.h"
 #include "kernels/levels.h"
+#include "kernels/ref/steps.h"
 
 /* Step 1. */
 static float dot(uint32_t key_size, const float *query, const uint16_t *keys, uint32_t lane)
@@ -21,8 +22,7 @@ static float dot(uint32_t key_size, const float *query, const uint16_t *keys, ui
     return even + odd;
 }
 
-/* Step 2. */
-static float scaled(const struct pgd_attend_shape *shape, float score)
+float pgd_ref_scaled(const struct pgd_attend_shape *shape, float score)
 {
     score = score * shape->scale;
     if (shape->softcap != 0.0f) {
@@ -34,8 +34,7 @@ static float scaled(const struct pgd_attend_shape *shape, float score)
     return score;
 }
 
-/* Step 5's tree. */
-static float tree_sum(float lanes[PGD_LANES])
+float pgd_ref_tree_sum(float lanes[PGD_LANES])
 {
     for (uint32_t half = PGD_LANES / 2; half > 0; half /= 2) {
         for (uint32_t i = 0; i < half; i++) {
@@ -45,15 +44,11 @@ static float tree_sum(float lanes[PGD_LANES])
     return lanes[0];
 }
 
-static void attend_row(const struct pgd_attend_shape *shape, const struct pgd_chunk_f16 *chunk, const float *query,
-                       uint32_t first, uint32_t end, float *scores, float *max_out, float *sum_out, float *out)
+void pgd_ref_softmax(uint32_t first, uint32_t end, float *scores, float *max_out, float *sum_out)
 {
-    memset(out, 0, shape->value_size * sizeof *out);
     float max = -INFINITY;
     float sums[PGD_LANES] = {0};
     for (uint32_t lane = first; lane < end; lane++) {
-        const float score = dot(shape->key_size, query, chunk->keys[lane / PGD_LANES], lane % PGD_LANES);
-        scores[lane] = scaled(shape, score);
         max = scores[lane] > max ? scores[lane] : max;
     }
     max = max + 0.0f;
@@ -61,14 +56,25 @@ static void attend_row(const struct pgd_attend_shape *shape, const struct pgd_ch
         scores[lane] = pgd_ref_exp(scores[lane] - max);
         sums[lane % PGD_LANES] = sums[lane % PGD_LANES] + scores[lane];
     }
+    *sum_out = pgd_ref_tree_sum(sums);
+    *max_out = isnan(*sum_out) ? *sum_out : max;
+}
+
+static void attend_row(const struct pgd_attend_shape *shape, const struct pgd_chunk_f16 *chunk, const float *query,
+                       uint32_t first, uint32_t end, float *scores, float *max, float *sum, float *out)
+{
+    memset(out, 0, shape->value_size * sizeof *out);
+    for (uint32_t lane = first; lane < end; lane++) {
+        const float score = dot(shape->key_size, query, chunk->keys[lane / PGD_LANES], lane % PGD_LANES);
+        scores[lane] = pgd_ref_scaled(shape, score);
+    }
+    pgd_ref_softmax(first, end, scores, max, sum);
     for (uint32_t lane = first; lane < end; lane++) {
         const uint16_t *value = chunk->values[lane / PGD_LANES] + (size_t) (lane % PGD_LANES) * shape->value_size;
         for (uint32_t d = 0; d < shape->value_size; d++) {
             out[d] = fmaf(scores[lane], pgd_f16_to_f32(value[d]), out[d]);
         }
     }
-    *sum_out = tree_sum(sums);
-    *max_out = isnan(*sum_out) ? *sum_out : max;
 }
 
 static void attend_chunk_f16(const struct pgd_attend_shape *shape, const struct pgd_chunk_f16 *chunk,
@@ -130,6 +136,7 @@ static void store_key_block_f16(uint32_t key_size, const float *rows, size_t row
 const struct pgd_kernels pgd_kernels_ref = {
     .name = "ref",
     .attend_chunk_f16 = attend_chunk_f16,
+    .attend_chunk_packed = pgd_ref_attend_chunk_packed,
     .merge = merge,
     .store_key_f16 = store_key_f16,
     .store_value_f16 = store_value_f16,

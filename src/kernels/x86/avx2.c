@@ -145,6 +145,141 @@ static inline float v16_largest(v16 a)
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
+/* ---- whole numbers ---- */
+
+typedef struct {
+    __m256i low;
+    __m256i high;
+} v16i;
+
+typedef struct {
+    __m256i low;
+    __m256i high;
+} v64;
+
+/* 12 accumulators for scores and for outputs. */
+#define PACKED_DOT_ROWS 3u
+#define PACKED_WEIGH_ROWS 3u
+#define PACKED_WEIGH_VECTORS 1u
+#define FOR_PACKED_DOT_ROWS FOR_3_ROWS
+#define FOR_PACKED_WEIGH_ROWS FOR_3_ROWS
+
+static inline v16i v16i_zero(void)
+{
+    return (v16i) {_mm256_setzero_si256(), _mm256_setzero_si256()};
+}
+
+static inline v16i v16i_set1(int32_t n)
+{
+    return (v16i) {_mm256_set1_epi32(n), _mm256_set1_epi32(n)};
+}
+
+static inline v16i v16i_add(v16i a, v16i b)
+{
+    return (v16i) {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
+}
+
+static inline v16i v16i_sub(v16i a, v16i b)
+{
+    return (v16i) {_mm256_sub_epi32(a.low, b.low), _mm256_sub_epi32(a.high, b.high)};
+}
+
+static inline v16i v16i_mul(v16i a, v16i b)
+{
+    return (v16i) {_mm256_mullo_epi32(a.low, b.low), _mm256_mullo_epi32(a.high, b.high)};
+}
+
+static inline v16i v16i_shift_left_7(v16i a)
+{
+    return (v16i) {_mm256_slli_epi32(a.low, 7), _mm256_slli_epi32(a.high, 7)};
+}
+
+static inline v16 v16i_to_float(v16i a)
+{
+    return (v16) {_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)};
+}
+
+static inline v16i v16_round(v16 a)
+{
+    return (v16i) {_mm256_cvtps_epi32(a.low), _mm256_cvtps_epi32(a.high)};
+}
+
+static inline void v16i_store(int32_t *to, v16i a)
+{
+    _mm256_storeu_si256((__m256i *) (void *) to, a.low);
+    _mm256_storeu_si256((__m256i *) (void *) (to + 8), a.high);
+}
+
+/* 16 numbers below 256 as bytes: packing works on halves of vectors, the permutation puts them in order. */
+static inline __m128i narrow(v16i a)
+{
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(a.low, a.high), 0xd8);
+    return _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+
+static inline void v16i_store_planes(uint8_t *high, uint8_t *low, v16i a)
+{
+    const v16i upper = {_mm256_srli_epi32(a.low, 7), _mm256_srli_epi32(a.high, 7)};
+    const __m256i mask = _mm256_set1_epi32(127);
+    const v16i lower = {_mm256_and_si256(a.low, mask), _mm256_and_si256(a.high, mask)};
+    _mm_storeu_si128((__m128i *) (void *) high, narrow(upper));
+    _mm_storeu_si128((__m128i *) (void *) low, narrow(lower));
+}
+
+static inline v64 v64_load(const uint8_t *from)
+{
+    return (v64) {_mm256_loadu_si256((const __m256i *) (const void *) from),
+                  _mm256_loadu_si256((const __m256i *) (const void *) (from + 32))};
+}
+
+static inline __m256i half_nibble(__m256i line, uint32_t odd)
+{
+    return _mm256_and_si256(odd != 0 ? _mm256_srli_epi16(line, 4) : line, _mm256_set1_epi8(15));
+}
+
+static inline v64 v64_nibble(v64 line, uint32_t odd)
+{
+    return (v64) {half_nibble(line.low, odd), half_nibble(line.high, odd)};
+}
+
+/* Shifts are of 16 bits; what they carry from the neighbouring byte does not reach the bits that are kept. */
+static inline __m256i half_with_bits(__m256i tile, __m256i line, uint32_t at, uint32_t count)
+{
+    const __m256i moved = at < 4 ? _mm256_slli_epi16(line, (int) (4 - at)) : _mm256_srli_epi16(line, (int) (at - 4));
+    const __m256i mask = _mm256_set1_epi8((char) (((1u << count) - 1u) << 4));
+    return _mm256_or_si256(tile, _mm256_and_si256(moved, mask));
+}
+
+static inline v64 v64_with_bits(v64 tile, v64 line, uint32_t at, uint32_t count)
+{
+    return (v64) {half_with_bits(tile.low, line.low, at, count), half_with_bits(tile.high, line.high, at, count)};
+}
+
+/* Pairs of products fit in 16 bits, because codes and the words' bytes are below 128. */
+static inline __m256i half_dot4(__m256i codes, int32_t word)
+{
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(codes, _mm256_set1_epi32(word)), _mm256_set1_epi16(1));
+}
+
+static inline v16i v16i_dot4(v16i sums, v64 codes, int32_t word)
+{
+    return v16i_add(sums, (v16i) {half_dot4(codes.low, word), half_dot4(codes.high, word)});
+}
+
+/* 2 * (the upper seven bits) + the lowest. */
+static inline __m256i half_dot4_wide(__m256i codes, int32_t word)
+{
+    const __m256i upper = _mm256_and_si256(_mm256_srli_epi16(codes, 1), _mm256_set1_epi8(127));
+    const __m256i once = half_dot4(_mm256_and_si256(codes, _mm256_set1_epi8(1)), word);
+    const __m256i half = half_dot4(upper, word);
+    return _mm256_add_epi32(once, _mm256_add_epi32(half, half));
+}
+
+static inline v16i v16i_dot4_wide(v16i sums, v64 codes, int32_t word)
+{
+    return v16i_add(sums, (v16i) {half_dot4_wide(codes.low, word), half_dot4_wide(codes.high, word)});
+}
+
 #include "kernels/attend.inc.h"
 
 PGD_DEFINE_LEVEL(pgd_kernels_avx2, "avx2");

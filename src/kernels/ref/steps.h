@@ -1,0 +1,21 @@
+/* kernels/ref/steps.h - the steps that both kinds of blocks share in the reference (steps 2 to 5 of kernels.h). */
+#ifndef PGD_KERNELS_REF_STEPS_H
+#define PGD_KERNELS_REF_STEPS_H
+
+#include "kernels/kernels.h"
+
+/* Step 2. */
+float pgd_ref_scaled(const struct pgd_attend_shape *shape, float score);
+
+/* Steps 3 to 5 for lanes [first, end): scores become weights. */
+void pgd_ref_softmax(uint32_t first, uint32_t end, float *scores, float *max, float *sum);
+
+/* Step 5's tree; overwrites `lanes`. */
+float pgd_ref_tree_sum(float lanes[PGD_LANES]);
+
+struct pgd_packed_chunk;
+struct pgd_packed_rows;
+void pgd_ref_attend_chunk_packed(const struct pgd_attend_shape *shape, const struct pgd_packed_chunk *chunk,
+                                 const struct pgd_packed_rows *rows, float *scratch, const struct pgd_partial *partial);
+
+#endif
