@@ -116,7 +116,8 @@ def answers_to_another_question_are_refused():
 @suite.test
 def text_and_markdown_have_their_rows():
     for form, row in (("text", r"decode +0 pagoda f16 +[\d.]+ +[\d.]+ +[\d.]+ +0\.02M +[\d.]+ +\d+ % +- *"),
-                      ("md", r"\| decode +\| +0 \| pagoda f16 +(\| +[\d.]+ ){3}\| +0\.02M \| +[\d.]+ \| +\d+ % \| +- \|")):
+                      ("md", r"\| decode +\| +0 \| pagoda f16 +(\| +[\d.]+ ){3}\| +0\.02M \| +[\d.]+ \| +\d+ % "
+                             r"\| +- \|")):
         result = run("bench", chat_model(), *TINY, "-o", form, env=path_with(), code=0)
         assert len(re.findall(f"^{row}$", result.out, re.M)) == 1, result
         for word in ("machine: ", "threads 1", "kernels ", "llama.cpp ", "memory reads: ", "GB/s",
@@ -150,7 +151,8 @@ def runs_go_back_although_windows_have_moved_on():
 
 @suite.test
 def wrong_flags_are_refused():
-    for arguments, word in ((("-d", "x"), "not a number"), (("-d", ""), "not a number"), (("-d", "0,,5"), "not a number"),
+    for arguments, word in ((("-d", "x"), "not a number"), (("-d", ""), "not a number"),
+                            (("-d", "0,,5"), "not a number"),
                             (("-d", "99999999999"), "range"), (("-d", ",".join(map(str, range(17)))), "at most 16"),
                             (("-r", "0"), "range"), (("-r", "100"), "range"), (("-n", "-1"), "not a number"),
                             (("-p", "99999999"), "range"), (("-o", "jsn"), "did you mean 'json'"),
