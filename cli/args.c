@@ -27,7 +27,7 @@ enum kind {
     BUDGET,  /* struct pgd_budget */
     CHOICE,  /* int: index into words */
     DEPTHS,  /* struct pgd_depths */
-    CODEC,   /* f16 and nothing else, so far */
+    BITS,    /* uint32_t: bits of a cache type of llama.cpp */
     CPU      /* const char *: a kernel level that is here */
 };
 
@@ -114,8 +114,12 @@ static const struct arg args[] = {
     {NULL, "no-pin", "", NULL, "the system prompt may leave too", TALK, SWITCH, AT(no_pin), 0, 0, NULL},
     {NULL, "keep-gaps", "", NULL, "keep true distances past the trained length", TALK_SHOW, SWITCH, AT(keep_gaps), 0, 0,
      NULL},
-    {NULL, "cache-type-k", "-ctk", "TYPE", "codec of the keys: f16", ALL, CODEC, 0, 0, 0, NULL},
-    {NULL, "cache-type-v", "-ctv", "TYPE", "codec of the values: f16", ALL, CODEC, 0, 0, 0, NULL},
+    {NULL, "kv-codec", "", "NAME", "f16, q8, k8v5, k8v4, k6v4, k5v4; auto: f16, and smaller before text is dropped",
+     ALL, CHOICE, AT(codec), 0, 0, pgd_codec_words},
+    {NULL, "cache-type-k", "-ctk", "TYPE", "the same in llama.cpp's words: f16, q8_0, q5_0, q4_0", ALL, BITS,
+     AT(key_bits), 0, 0, NULL},
+    {NULL, "cache-type-v", "-ctv", "TYPE", "for the values (if one is given, it holds for both)", ALL, BITS,
+     AT(value_bits), 0, 0, NULL},
 
     {"Machine", "threads", "-t", "N", "threads for the reply; 0: all CPUs", ALL, COUNT, AT(threads), 0,
      PAGODA_THREADS_MAX, NULL},
@@ -265,14 +269,6 @@ static enum pagoda_status set_choice(const struct arg *arg, const char *text, in
     return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not one of %s", text, list);
 }
 
-static enum pagoda_status set_codec(const char *text, struct pagoda_error *error)
-{
-    if (strcasecmp(text, "f16") == 0) {
-        return PAGODA_OK;
-    }
-    return pgd_fail(error, PAGODA_UNSUPPORTED, "'%.64s' is not in this version: keys and values are f16", text);
-}
-
 static enum pagoda_status set_cpu(const char *text, const char **value, struct pagoda_error *error)
 {
     char list[96] = "auto";
@@ -307,7 +303,7 @@ static enum pagoda_status set_value(struct pgd_options *options, const struct ar
     case BUDGET: return pgd_budget_parse(text, field, error);
     case CHOICE: return set_choice(arg, text, field, error);
     case DEPTHS: return set_depths(arg, text, field, error);
-    case CODEC: return set_codec(text, error);
+    case BITS: return pgd_codec_bits(text, field, error);
     case CPU: return set_cpu(text, field, error);
     }
     return PAGODA_OK;
@@ -595,6 +591,13 @@ enum pgd_args_result pgd_args_parse(enum pgd_command command, int argc, char **a
     return status == PAGODA_OK ? PGD_ARGS_OK : PGD_ARGS_WRONG;
 }
 
+struct pgd_codec_choice pgd_options_codec(const struct pgd_options *options)
+{
+    return options->key_bits != 0 || options->value_bits != 0
+               ? pgd_codec_of_bits(options->key_bits, options->value_bits)
+               : pgd_codec_of_word(options->codec);
+}
+
 enum pagoda_on_full pgd_options_on_full(const struct pgd_options *options)
 {
     if (options->on_full == PGD_ON_FULL_DEFAULT) {
@@ -635,7 +638,7 @@ static void print_default(const struct pgd_options *defaults, const struct arg *
     case NEVER:
     case TEXT:
     case DEPTHS:
-    case CODEC:
+    case BITS:
     case CPU: break;
     }
 }

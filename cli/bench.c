@@ -107,7 +107,9 @@ static enum pgd_exit open_own(struct bench *bench)
     }
     struct entry *own = &bench->entries[bench->entry_count++];
     own->contender = pgd_contender_of_bridge(bench->bridge);
-    snprintf(own->name, sizeof(own->name), "pagoda f16");
+    const struct pgd_codec_choice codec = pgd_options_codec(&bench->options);
+    snprintf(own->name, sizeof(own->name), "pagoda %s",
+             codec.settled == codec.tight ? pagoda_codec_name(codec.settled) : pgd_codec_words[0]);
     struct pagoda_memory memory;
     pagoda_cache_memory(pgd_bridge_cache(bench->bridge), &memory);
     if (memory.tokens_capacity < bench->tokens_needed) {

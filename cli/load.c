@@ -56,6 +56,8 @@ enum pagoda_status pgd_load_try_bridge(const struct pgd_options *options, const 
         .page_tokens = (uint32_t) options->page,
         .threads = (uint32_t) options->threads,
         .threads_batch = (uint32_t) options->threads_batch,
+        .codec = pgd_options_codec(options).settled,
+        .codec_tight = pgd_options_codec(options).tight,
         .on_full = pgd_options_on_full(options),
         .policy = pgd_options_policy(options),
         .rollback_tokens = options->rollback_tokens,

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cli/codec.h"
 #include "cli/size.h"
 #include "engine/sampler.h"
 #include "pagoda/pagoda.h"
@@ -55,6 +56,9 @@ struct pgd_options {
     uint64_t window;
     uint64_t sinks;
     uint64_t page;
+    int codec;           /* index of pgd_codec_words */
+    uint32_t key_bits;   /* -ctk, in bits; 0: not given */
+    uint32_t value_bits; /* -ctv */
     bool no_pin;
     bool keep_gaps;
 
@@ -82,6 +86,9 @@ struct pgd_options {
 /* "fifo", "window", "sink" and "stop", "evict", "spill": the words of the flags, NULL at the end. */
 extern const char *const pgd_policy_words[];
 extern const char *const pgd_on_full_words[];
+
+/* The codecs that the options ask for: -ctk and -ctv win over --kv-codec. */
+struct pgd_codec_choice pgd_options_codec(const struct pgd_options *options);
 
 /* The rules for a full budget that the options ask for. */
 enum pagoda_on_full pgd_options_on_full(const struct pgd_options *options);

@@ -48,12 +48,34 @@ static json_t *tokens_object(const struct pgd_report *report)
     return object;
 }
 
+/* The smallest codec that a token is held in. */
+static enum pagoda_codec smallest_codec(const struct pagoda_account *account)
+{
+    enum pagoda_codec codec = PAGODA_CODEC_COUNT - 1;
+    while (codec > PAGODA_CODEC_F16 && account->by_codec[codec] == 0) {
+        codec--;
+    }
+    return codec;
+}
+
+static json_t *codecs_object(const struct pagoda_account *account)
+{
+    json_t *object = json_object();
+    for (enum pagoda_codec codec = 0; codec < PAGODA_CODEC_COUNT; codec++) {
+        if (account->by_codec[codec] > 0) {
+            json_object_set_new(object, pagoda_codec_name(codec), count(account->by_codec[codec]));
+        }
+    }
+    return object;
+}
+
 static json_t *kv_object(const struct pgd_report *report)
 {
     json_t *object = json_object();
     json_object_set_new(object, "budget_bytes", count(report->memory.budget_bytes));
     json_object_set_new(object, "peak_bytes", count(report->memory.peak_bytes));
-    json_object_set_new(object, "codec", json_string("f16"));
+    json_object_set_new(object, "codec", json_string(pagoda_codec_name(smallest_codec(&report->account))));
+    json_object_set_new(object, "tokens_by_codec", codecs_object(&report->account));
     json_object_set_new(object, "utilisation", real(report->memory.utilisation_at_peak));
     json_object_set_new(object, "flash_bytes", count(0)); /* no flash tier in this version */
     json_object_set_new(object, "flash_bytes_written", count(0));

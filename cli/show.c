@@ -200,7 +200,7 @@ static bool print_json(const struct show *show)
     json_object_set_new(object, "vocabulary", number(info->vocabulary));
     json_object_set_new(object, "chat_template", json_boolean(show->has_template));
     json_t *kv = json_object();
-    json_object_set_new(kv, "codec", json_string("f16"));
+    json_object_set_new(kv, "codec", json_string(pgd_codec_words[show->options->codec]));
     json_object_set_new(kv, "bytes_per_token", number(show->memory.bytes_per_token));
     json_object_set_new(kv, "budget_bytes", number(show->memory.budget_bytes));
     json_object_set_new(kv, "tokens", number(show->memory.tokens_capacity));

@@ -105,7 +105,13 @@ static enum pagoda_status automatic_budget(const struct pagoda_cache_options *op
                                            uint64_t *bytes, struct pagoda_error *error)
 {
     const uint64_t tokens = options->tokens_max != 0 ? options->tokens_max : trained;
-    enum pagoda_status status = pagoda_cache_budget_for(options, tokens, bytes, error);
+    struct pagoda_cache_options settled = *options; /* as if nothing ever had to go further down */
+    if (options->codec == PAGODA_CODEC_F16) {
+        settled.exact_recent = (uint32_t) pgd_min_u64(tokens, UINT32_MAX);
+    } else {
+        settled.codec_tight = options->codec;
+    }
+    enum pagoda_status status = pagoda_cache_budget_for(&settled, tokens, bytes, error);
     *bytes = pgd_min_u64(*bytes, half_of_available());
     return status;
 }
@@ -150,6 +156,8 @@ static enum pagoda_status open_cache(struct pgd_bridge *bridge, const struct pgd
     cache.tokens_max = options->tokens_max != 0 ? options->tokens_max : trained;
     cache.close_gaps_at = options->keep_gaps ? 0 : trained;
     cache.rollback_tokens = options->rollback_tokens;
+    cache.codec = options->codec;
+    cache.codec_tight = options->codec_tight;
     cache.on_full = options->on_full;
     cache.policy = options->policy;
     cache.cpu = options->cpu;

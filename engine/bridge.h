@@ -22,12 +22,14 @@
 #define PGD_BRIDGE_BATCH 256u /* most tokens of one decode, and the length of llama's own context */
 
 struct pgd_bridge_options {
-    uint64_t kv_bytes;      /* the hard budget of all KV state; 0: automatic (design.md section 7) */
-    uint64_t tokens_max;    /* -c: most tokens held at once; 0: as many as the budget holds */
-    uint32_t page_tokens;   /* 0: 16 */
-    uint32_t threads;       /* decode; 0: all CPUs */
-    uint32_t threads_batch; /* prefill; 0: as threads */
-    uint32_t outputs_max;   /* most logit rows of one decode; 0: 1 */
+    uint64_t kv_bytes;       /* the hard budget of all KV state; 0: automatic (design.md section 7) */
+    uint64_t tokens_max;     /* -c: most tokens held at once; 0: as many as the budget holds */
+    uint32_t page_tokens;    /* 0: 16 */
+    uint32_t threads;        /* decode; 0: all CPUs */
+    uint32_t threads_batch;  /* prefill; 0: as threads */
+    uint32_t outputs_max;    /* most logit rows of one decode; 0: 1 */
+    enum pagoda_codec codec; /* as in struct pagoda_cache_options */
+    enum pagoda_codec codec_tight;
     enum pagoda_on_full on_full;
     struct pagoda_policy policy;
     uint64_t rollback_tokens; /* how many tokens can be taken back at any time, also in window layers */

@@ -94,26 +94,27 @@ enum pagoda_status pgd_contender_run(struct pgd_contender *contender, const int3
 
 /* ---- bytes ---- */
 
-uint64_t pgd_contender_f16_bytes(const struct pgd_bridge *bridge, uint64_t held)
+/* Of the last `tokens` tokens, those that each layer's window shows when it is shorter by `less`. */
+static uint64_t f16_bytes(const struct pgd_bridge *bridge, uint64_t tokens, uint32_t less)
 {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < pgd_bridge_layer_count(bridge); i++) {
         const struct pagoda_layer *layer = pgd_bridge_layer(bridge, i);
-        const uint64_t seen = layer->window == 0 ? held : pgd_min_u64(held, layer->window);
+        const uint64_t seen = layer->window == 0 ? tokens : pgd_min_u64(tokens, layer->window - less);
         bytes += seen * layer->kv_heads * (layer->key_size + layer->value_size) * sizeof(uint16_t);
     }
     return bytes;
 }
 
+uint64_t pgd_contender_f16_bytes(const struct pgd_bridge *bridge, uint64_t tokens)
+{
+    return f16_bytes(bridge, tokens, 0);
+}
+
 uint64_t pgd_contender_page_bytes(struct pgd_bridge *bridge, uint64_t more)
 {
-    struct pagoda_account account;
-    struct pagoda_memory memory;
-    pagoda_cache_account(pgd_bridge_cache(bridge), &account);
-    pagoda_cache_memory(pgd_bridge_cache(bridge), &memory);
-    const uint64_t bytes = pgd_contender_f16_bytes(bridge, account.ram + account.quantized + more);
-    if (account.quantized == 0) {
-        return bytes;
-    }
-    return (uint64_t) ((double) bytes * (double) memory.frame_bytes / (double) memory.live_row_bytes);
+    struct pagoda_cache *cache = pgd_bridge_cache(bridge);
+    const uint64_t held = pagoda_cache_position(cache);
+    /* What is held now is seen by the next token, which takes a place of the window itself. */
+    return pagoda_cache_read_bytes(cache) + f16_bytes(bridge, held + more, 0) - f16_bytes(bridge, held, 1);
 }

@@ -35,10 +35,11 @@ PAGODA_MUST_CHECK enum pagoda_status pgd_contender_run(struct pgd_contender *con
                                                        uint64_t count, bool one_by_one, double *seconds,
                                                        struct pagoda_error *error);
 
-/* Bytes of keys and values that one more token reads in f16 when `held` tokens are there: windows see no further. */
-uint64_t pgd_contender_f16_bytes(const struct pgd_bridge *bridge, uint64_t held);
+/* Bytes of keys and values in f16 that a token reads which is number `tokens` of its sequence: itself and all before
+ * it, as far as windows show them. */
+uint64_t pgd_contender_f16_bytes(const struct pgd_bridge *bridge, uint64_t tokens);
 
-/* The same for the pages of `bridge` as they are encoded now, `more` tokens later. */
+/* The same for the pages of `bridge` as they are encoded now, when it has read `more` tokens more, in f16. */
 uint64_t pgd_contender_page_bytes(struct pgd_bridge *bridge, uint64_t more);
 
 #endif

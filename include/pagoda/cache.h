@@ -18,7 +18,7 @@
  *   The bytes held never exceed the budget: pages, tables, staging and scratch are all counted, and
  *   nothing is taken before the ledger admits it. No memory is allocated between open and close.
  *   The result of attend does not depend on page size, budget, thread count or how tokens were
- *   batched, as long as nothing was dropped. What was dropped is counted, never hidden.
+ *   batched, as long as nothing was dropped or re-encoded. What was is counted, never hidden.
  *
  * Ownership: the cache copies its options; `system` tables must outlive it. Rows and outputs are the caller's.
  * Threads: one thread owns the cache. Only ingest and attend may be called by several threads at
@@ -32,6 +32,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pagoda/codec.h"
 #include "pagoda/policy.h"
 #include "pagoda/status.h"
 #include "pagoda/system.h"
@@ -73,17 +74,23 @@ struct pagoda_cache_options {
     size_t struct_size; /* sizeof(struct pagoda_cache_options), so that it can grow */
     const struct pagoda_layer *layers;
     uint32_t layer_count;
-    uint32_t page_tokens;    /* a multiple of 16 up to PAGODA_PAGE_TOKENS_MAX; default 16 */
-    uint32_t batch_tokens;   /* most tokens in one batch; default 256 */
-    uint32_t threads_max;    /* most threads in a team; default 1 */
-    uint64_t budget_bytes;   /* the hard budget */
-    uint64_t tokens_max;     /* most tokens held at once; 0: as many as the budget holds */
-    uint64_t reserved_bytes; /* bytes the caller holds on account of this cache: counted as staging */
-    uint64_t close_gaps_at;  /* from this position on, position gaps are closed (the trained length); 0: never */
+    uint32_t page_tokens;          /* a multiple of 16 up to PAGODA_PAGE_TOKENS_MAX; default 16 */
+    uint32_t batch_tokens;         /* most tokens in one batch; default 256 */
+    uint32_t threads_max;          /* most threads in a team; default 1 */
+    uint64_t budget_bytes;         /* the hard budget */
+    uint64_t tokens_max;           /* most tokens held at once; 0: as many as the budget holds */
+    uint64_t reserved_bytes;       /* bytes the caller holds on account of this cache: counted as staging */
+    uint64_t close_gaps_at;        /* from this position on, position gaps are closed (the trained length); 0: never */
+    enum pagoda_codec codec;       /* what full pages become once they are neither first nor recent; default f16 */
+    enum pagoda_codec codec_tight; /* the smallest codec that pages may be re-encoded to before something leaves; not
+                                    * larger than `codec`. The default, f16, stands for `codec`: no re-encoding.
+                                    * From f16 to less than k8v4, pages go by way of k8v4 */
+    uint32_t exact_first;          /* tokens at the start that are never re-encoded; default 16 */
+    uint32_t exact_recent;         /* latest tokens that are never re-encoded; default 128 */
     enum pagoda_on_full on_full;
     struct pagoda_policy policy;
-    uint64_t rollback_tokens; /* window layers keep their pages this much longer, so that the last so many tokens
-                               * can be taken back; default 0: as far as pages happen to be there */
+    uint64_t rollback_tokens; /* the last so many tokens can be taken back: window layers keep their pages, and all
+                               * layers their exact rows, this much longer; default 0: as far as they happen to */
     const char *cpu;          /* kernel level: NULL or "auto", or a name of pagoda_cpu_levels */
     const struct pagoda_system *system; /* NULL: the defaults */
 };
@@ -111,10 +118,10 @@ PAGODA_API void pagoda_cache_close(struct pagoda_cache *cache);
  * leave has left. */
 PAGODA_API uint32_t pagoda_cache_room(const struct pagoda_cache *cache, uint32_t wanted);
 
-/* Opens a batch of token_count tokens: evicts as the policy says, then reserves every page that the
- * batch needs, so that nothing can fail half-way. On failure nothing has been reserved, and nothing
- * evicted unless the message says so. Errors: FULL, OVER_BUDGET (more than can ever fit at once),
- * BUSY (a batch is open), INVALID (0 or more than batch_tokens). */
+/* Opens a batch of token_count tokens: re-encodes full pages and evicts as the options say, then
+ * reserves every page that the batch needs, so that nothing can fail half-way. On failure nothing has been
+ * reserved, and nothing evicted unless the message says so; pages may have become smaller. Errors: FULL,
+ * OVER_BUDGET (more than can ever fit at once), BUSY (a batch is open), INVALID (0 or more than batch_tokens). */
 PAGODA_API PAGODA_MUST_CHECK enum pagoda_status pagoda_cache_begin(struct pagoda_cache *cache, uint32_t token_count,
                                                                    struct pagoda_error *error);
 
@@ -159,7 +166,8 @@ PAGODA_API PAGODA_MUST_CHECK enum pagoda_status pagoda_cache_end(struct pagoda_c
 PAGODA_API void pagoda_cache_abort(struct pagoda_cache *cache);
 
 /* Takes the last token_count tokens back. Errors: RANGE when they are more than the sequence has, or
- * reach before a page that a window layer has freed since (pagoda_cache_rollback_floor); BUSY. */
+ * reach before a page that a window layer has freed since (pagoda_cache_rollback_floor), or end inside a page that
+ * was dropped or re-encoded; BUSY. */
 PAGODA_API PAGODA_MUST_CHECK enum pagoda_status pagoda_cache_rollback(struct pagoda_cache *cache, uint64_t token_count,
                                                                       struct pagoda_error *error);
 

@@ -11,6 +11,7 @@
 #define PAGODA_PAGODA_H
 
 #include "pagoda/cache.h"
+#include "pagoda/codec.h"
 #include "pagoda/policy.h"
 #include "pagoda/stats.h"
 #include "pagoda/status.h"

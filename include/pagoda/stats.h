@@ -21,12 +21,13 @@ extern "C" {
 struct pagoda_account {
     uint64_t total;
     uint64_t ram;       /* exact f16 rows in memory */
-    uint64_t quantized; /* in memory, in a smaller codec */
+    uint64_t quantized; /* in memory, in another codec than f16 */
     uint64_t spilled;
     uint64_t unread;
     uint64_t dropped; /* gone */
     uint64_t pinned;
-    bool exact; /* every past token was attended with f16 rows, and nothing is missing */
+    uint64_t by_codec[PAGODA_CODEC_COUNT]; /* tokens in memory by codec; f16 is `ram`, the others are `quantized` */
+    bool exact;                            /* every past token was attended with f16 rows, and nothing is missing */
 };
 PAGODA_API void pagoda_cache_account(const struct pagoda_cache *cache, struct pagoda_account *account);
 
@@ -50,12 +51,18 @@ struct pagoda_memory {
     uint64_t live_row_bytes;        /* K and V rows of held tokens now */
     uint64_t frame_bytes;           /* frames in use now */
     double utilisation_at_peak;     /* live row bytes / frame bytes when frame bytes were highest */
-    uint64_t tokens_capacity;       /* tokens that fit when all layers hold them, tokens_max considered */
+    uint64_t tokens_capacity;       /* tokens that fit when all layers hold them, in the smallest codec allowed,
+                                     * tokens_max considered */
     uint64_t bytes_per_token;       /* K and V rows of one token in all layers */
     uint64_t evicted_pages;         /* pages dropped by the policy since open or reset */
+    uint64_t reencoded_pages;       /* pages made smaller since open or reset, each step counted */
     uint64_t released_window_pages; /* pages freed because a window layer has passed them */
 };
 PAGODA_API void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory *memory);
+
+/* Bytes of K and V rows that attention reads for the next token, as they are encoded now: what windows hide is not
+ * counted. */
+PAGODA_API uint64_t pagoda_cache_read_bytes(const struct pagoda_cache *cache);
 
 /* One run of the page map. */
 enum pagoda_page_state {
@@ -67,6 +74,7 @@ struct pagoda_span {
     uint64_t first; /* position of its first token */
     uint64_t count; /* tokens */
     enum pagoda_page_state state;
+    enum pagoda_codec codec; /* of its pages; f16 when absent */
     bool pinned;
 };
 

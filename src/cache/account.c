@@ -2,23 +2,6 @@
 #include "base/number.h"
 #include "cache/cache.h"
 
-static bool is_exact_page(const struct pgd_page *page)
-{
-    return pgd_codec_get((enum pgd_codec_id) page->codec)->exact;
-}
-
-/* Whether every page that a block still has is in an exact codec. */
-static bool is_exact_block(const struct pagoda_cache *cache, uint32_t index)
-{
-    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-        const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
-        if (page->state != PAGODA_PAGE_ABSENT && !is_exact_page(page)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 void pagoda_cache_account(const struct pagoda_cache *cache, struct pagoda_account *account)
 {
     *account = (struct pagoda_account) {.total = cache->position};
@@ -26,7 +9,9 @@ void pagoda_cache_account(const struct pagoda_cache *cache, struct pagoda_accoun
         const struct pgd_block *block = pgd_table_block(cache->table, index);
         const uint64_t held =
             block->first >= cache->position ? 0 : pgd_min_u64(block->count, cache->position - block->first);
-        if (is_exact_block(cache, index)) {
+        const uint8_t rung = pgd_table_codec(cache->table, index);
+        account->by_codec[cache->codec_ids[rung]] += held;
+        if (cache->codecs[rung]->exact) {
             account->ram += held;
         } else {
             account->quantized += held;
@@ -58,6 +43,7 @@ void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory 
         .tokens_capacity = cache->tokens_capacity,
         .bytes_per_token = cache->row_bytes,
         .evicted_pages = cache->evicted_pages,
+        .reencoded_pages = cache->reencoded_pages,
         .released_window_pages = cache->released_pages,
     };
     for (uint32_t i = 0; i < PAGODA_MEMORY_CATEGORIES; i++) {
@@ -65,6 +51,30 @@ void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory 
     }
     memory->utilisation_at_peak =
         cache->peak_frame_bytes == 0 ? 1.0 : (double) cache->peak_live_bytes / (double) cache->peak_frame_bytes;
+}
+
+/* How many tokens of a block a layer's next query sees. */
+static uint64_t seen_tokens(const struct pagoda_cache *cache, const struct pgd_block *block, uint32_t layer)
+{
+    const uint64_t window = cache->layers[layer].shape.window;
+    const uint64_t end = block->first + block->count;
+    const uint64_t start = window == 0 || cache->position + 1 < window ? 0 : cache->position + 1 - window;
+    return end <= start ? 0 : pgd_min_u64(block->count, end - start);
+}
+
+uint64_t pagoda_cache_read_bytes(const struct pagoda_cache *cache)
+{
+    uint64_t bytes = 0;
+    for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
+        const struct pgd_block *block = pgd_table_block(cache->table, index);
+        for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+            if (pgd_table_page(cache->table, index, layer)->state != PAGODA_PAGE_ABSENT) {
+                const uint64_t whole = pgd_cache_live_bytes(cache, index, layer);
+                bytes += whole * seen_tokens(cache, block, layer) / block->count;
+            }
+        }
+    }
+    return bytes;
 }
 
 void pagoda_cache_visit(const struct pagoda_cache *cache, bool (*visit)(void *user, const struct pagoda_span *span),
@@ -84,6 +94,7 @@ void pagoda_cache_visit(const struct pagoda_cache *cache, bool (*visit)(void *us
             .first = block->first,
             .count = block->count,
             .state = sealed ? PAGODA_PAGE_SEALED : PAGODA_PAGE_OPEN,
+            .codec = cache->codec_ids[pgd_table_codec(cache->table, index)],
             .pinned = block->pinned,
         };
         if (!visit(user, &span)) {

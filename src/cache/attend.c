@@ -53,7 +53,9 @@ static void gather(const struct call *call, const struct pgd_plan_chunk *chunk, 
         if (page->state != PAGODA_PAGE_ABSENT) {
             const unsigned char *bytes = pgd_pool_address(cache->pool, page->frame);
             const uint32_t at = out->cells.count++;
-            out->cells.cell[at] = bytes + (head * (uint64_t) cache->page_cells + cell) * call->layer->cell_bytes;
+            PGD_ASSERT(page->codec == chunk->rung);
+            out->cells.cell[at] =
+                bytes + (head * (uint64_t) cache->page_cells + cell) * call->layer->kinds[chunk->rung].cell_bytes;
             out->first[at] = block->first + (uint64_t) cell * PGD_LANES;
             out->lanes = at * PGD_LANES + (uint32_t) pgd_min_u64(PGD_LANES, block->count - cell * PGD_LANES);
         }
@@ -96,9 +98,16 @@ static void set_visible(const struct call *call, const struct item *item, const 
     }
 }
 
+/* Packs the item's queries, unless they are there already from the item before. */
 static void pack_queries(const struct call *call, const struct item *item)
 {
     const size_t size = call->shape.key_size;
+    if (call->worker->item_head == item->head && call->worker->item_token == item->token) {
+        return;
+    }
+    call->worker->item_head = item->head;
+    call->worker->item_token = item->token;
+    call->worker->packed_is_ready = false;
     for (uint32_t t = 0; t < item->tokens; t++) {
         for (uint32_t g = 0; g < call->group; g++) {
             const float *from = call->queries->data + (item->token + t) * call->queries->token_stride +
@@ -130,6 +139,32 @@ static const float *queries_for_shift(const struct call *call, const struct item
     return call->worker->rotated;
 }
 
+/* The same after the Hadamard transform, as whole numbers. */
+static const struct pgd_packed_rows *packed_for_shift(const struct call *call, const struct item *item, uint32_t shift)
+{
+    struct pgd_worker *worker = call->worker;
+    struct pgd_packed_rows *packed = &worker->packed;
+    if (worker->packed_is_ready && worker->packed_shift == shift) {
+        return packed;
+    }
+    const size_t size = call->shape.key_size;
+    const float *queries = queries_for_shift(call, item, shift);
+    if (queries != worker->rotated) {
+        memcpy(worker->rotated, queries, item->rows * size * sizeof(float));
+    }
+    packed->count = item->rows;
+    packed->tiles = (uint32_t) pgd_div_up_u64(size, 4);
+    for (uint32_t r = 0; r < item->rows; r++) {
+        pgd_hadamard((uint32_t) size, worker->rotated + r * size);
+        pgd_packed_query((uint32_t) size, worker->rotated + r * size, packed, r);
+    }
+    packed->first = worker->first;
+    packed->end = worker->end;
+    worker->packed_is_ready = true;
+    worker->packed_shift = shift;
+    return packed;
+}
+
 /* Partial softmax of the item's rows over one chunk; false when no row sees anything of it. */
 static bool attend_chunk(const struct call *call, const struct item *item, const struct pgd_plan_chunk *chunk,
                          const struct pgd_partial *partial)
@@ -146,14 +181,19 @@ static bool attend_chunk(const struct call *call, const struct item *item, const
         return false;
     }
     set_visible(call, item, chunk, &gathered);
-    const struct pgd_rows rows = {
-        .count = item->rows,
-        .queries = queries_for_shift(call, item, chunk->shift),
-        .first = call->worker->first,
-        .end = call->worker->end,
-    };
-    call->layer->codec->attend(call->cache->kernels, &call->shape, &gathered.cells, &rows, call->worker->kernel,
-                               partial);
+    const struct pgd_codec *codec = call->cache->codecs[chunk->rung];
+    struct pgd_query_rows rows;
+    if (codec->rotated) {
+        rows.packed = *packed_for_shift(call, item, chunk->shift);
+    } else {
+        rows.exact = (struct pgd_rows) {
+            .count = item->rows,
+            .queries = queries_for_shift(call, item, chunk->shift),
+            .first = call->worker->first,
+            .end = call->worker->end,
+        };
+    }
+    codec->attend(codec, call->cache->kernels, &call->shape, &gathered.cells, &rows, call->worker->kernel, partial);
     return true;
 }
 
@@ -198,20 +238,53 @@ static void finish(const struct call *call, const struct item *item, const struc
     }
 }
 
+/* ---- two bases: chunks of rotated codecs are merged apart from the others ---- */
+
+static void begin_merging(const struct call *call, const struct item *item)
+{
+    set_unseen(&call->worker->running, item->rows, call->shape.value_size);
+    if (call->cache->rung_count > 1) {
+        set_unseen(&call->worker->running_rotated, item->rows, call->shape.value_size);
+    }
+}
+
+static void merge_chunk(const struct call *call, const struct item *item, const struct pgd_plan_chunk *chunk,
+                        const struct pgd_partial *partial)
+{
+    const bool rotated = call->cache->codecs[chunk->rung]->rotated;
+    call->cache->kernels->merge(item->rows, call->shape.value_size,
+                                rotated ? &call->worker->running_rotated : &call->worker->running, partial);
+}
+
+/* Turns the rotated outputs back, joins them to the others, and writes the result. */
+static void finish_merging(const struct call *call, const struct item *item)
+{
+    const struct pgd_partial *rotated = &call->worker->running_rotated;
+    const uint32_t size = call->shape.value_size;
+    if (call->cache->rung_count > 1) {
+        for (uint32_t r = 0; r < item->rows; r++) {
+            if (rotated->max[r] != -INFINITY) {
+                pgd_hadamard(size, rotated->out + (size_t) r * size);
+            }
+        }
+        call->cache->kernels->merge(item->rows, size, &call->worker->running, rotated);
+    }
+    finish(call, item, &call->worker->running);
+}
+
 /* ---- many tokens ---- */
 
 static void attend_tokens(const struct call *call, const struct item *item)
 {
     const struct pgd_plan *plan = &call->cache->plan;
-    const struct pgd_partial *running = &call->worker->running;
     pack_queries(call, item);
-    set_unseen(running, item->rows, call->shape.value_size);
+    begin_merging(call, item);
     for (uint32_t c = 0; c < plan->chunk_count; c++) {
         if (attend_chunk(call, item, &plan->chunks[c], &call->worker->partial)) {
-            call->cache->kernels->merge(item->rows, call->shape.value_size, running, &call->worker->partial);
+            merge_chunk(call, item, &plan->chunks[c], &call->worker->partial);
         }
     }
-    finish(call, item, running);
+    finish_merging(call, item);
 }
 
 static void attend_many(const struct call *call)
@@ -246,13 +319,12 @@ static struct pgd_partial partial_at(const struct call *call, uint32_t head, uin
 
 static void merge_head(const struct call *call, const struct item *item)
 {
-    const struct pgd_partial *running = &call->worker->running;
-    set_unseen(running, item->rows, call->shape.value_size);
+    begin_merging(call, item);
     for (uint32_t c = 0; c < call->cache->plan.chunk_count; c++) {
         const struct pgd_partial partial = partial_at(call, item->head, c);
-        call->cache->kernels->merge(item->rows, call->shape.value_size, running, &partial);
+        merge_chunk(call, item, &call->cache->plan.chunks[c], &partial);
     }
-    finish(call, item, running);
+    finish_merging(call, item);
 }
 
 static void attend_one(const struct call *call)
@@ -297,6 +369,7 @@ enum pagoda_status pagoda_cache_attend(struct pagoda_cache *cache, uint32_t laye
         .shape = {layer->shape.key_size, layer->shape.value_size, layer->shape.scale, layer->shape.softcap},
         .group = layer->shape.query_heads / layer->shape.kv_heads,
     };
+    call.worker->item_head = UINT32_MAX;
     if (cache->batch.count == 1) {
         attend_one(&call);
     } else {

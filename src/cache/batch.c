@@ -20,14 +20,14 @@ enum pagoda_status pgd_cache_check_idle(const struct pagoda_cache *cache, struct
 /* Takes a frame for (block, layer). Room was made before, so it is there. */
 static void place_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
 {
-    const uint32_t class_index = cache->layers[layer].frame_class;
+    const uint32_t class_index = cache->layers[layer].kinds[0].frame_class;
     uint32_t frame = PGD_FRAME_NONE;
     const bool admitted =
         pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_KV_EXACT, pgd_pool_frame_bytes(cache->pool, class_index));
     PGD_ASSERT(admitted);
     const bool taken = pgd_pool_take(cache->pool, class_index, &frame);
     PGD_ASSERT(taken);
-    pgd_table_place(cache->table, index, layer, frame, PGD_CODEC_F16);
+    pgd_table_place(cache->table, index, layer, frame, 0);
 }
 
 /* Adds `count` tokens to the end of the table, with a page in every layer for each new block. */
@@ -94,7 +94,8 @@ enum pagoda_status pagoda_cache_begin(struct pagoda_cache *cache, uint32_t token
 static void note_peak(struct pagoda_cache *cache)
 {
     const uint64_t frames = pgd_pool_taken_bytes(cache->pool);
-    PGD_ASSERT(frames == cache->ledger.by_category[PAGODA_MEMORY_KV_EXACT]); /* I1 */
+    PGD_ASSERT(frames == cache->ledger.by_category[PAGODA_MEMORY_KV_EXACT] +
+                             cache->ledger.by_category[PAGODA_MEMORY_KV_QUANTIZED]); /* I1 */
     if (frames >= cache->peak_frame_bytes) {
         cache->peak_frame_bytes = frames;
         cache->peak_live_bytes = cache->live_row_bytes;
@@ -153,7 +154,9 @@ void pgd_cache_truncate(struct pagoda_cache *cache, uint64_t position)
     const uint32_t kept = (uint32_t) (position - last->first);
     const uint32_t gone = last->count - kept;
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-        if (pgd_table_page(cache->table, count - 1, layer)->state != PAGODA_PAGE_ABSENT) {
+        const struct pgd_page *page = pgd_table_page(cache->table, count - 1, layer);
+        if (page->state != PAGODA_PAGE_ABSENT) {
+            PGD_ASSERT(page->codec == 0);
             cache->live_row_bytes -= cache->layers[layer].row_bytes * gone;
         }
     }
@@ -172,14 +175,15 @@ void pagoda_cache_abort(struct pagoda_cache *cache)
     }
 }
 
-/* Whether the token before `position` is still held, so that a sequence can go on from there. */
+/* Whether the page of the token before `position` is still held in f16, so that a sequence can go on inside it. */
 static bool tail_is_held(const struct pagoda_cache *cache, uint64_t position)
 {
     if (position % cache->page_tokens == 0) {
         return true;
     }
     const uint32_t index = pgd_table_find(cache->table, position - 1);
-    return index < pgd_table_count(cache->table) && pgd_table_block(cache->table, index)->first < position;
+    return index < pgd_table_count(cache->table) && pgd_table_block(cache->table, index)->first < position &&
+           pgd_table_codec(cache->table, index) == 0;
 }
 
 enum pagoda_status pagoda_cache_rollback(struct pagoda_cache *cache, uint64_t token_count, struct pagoda_error *error)
@@ -198,10 +202,11 @@ enum pagoda_status pagoda_cache_rollback(struct pagoda_cache *cache, uint64_t to
     const uint64_t position = cache->position - token_count;
     if (!tail_is_held(cache, position)) {
         return pgd_fail(error, PAGODA_RANGE,
-                        "position %llu lies inside a page that was dropped: go back further, or less far",
+                        "position %llu lies inside a page that was dropped or re-encoded: go back further, or less far",
                         (unsigned long long) position);
     }
     pgd_cache_truncate(cache, position);
+    cache->settled_to = pgd_min_u64(cache->settled_to, position);
     cache->position = position;
     return PAGODA_OK;
 }

@@ -1,12 +1,14 @@
 /* cache/cache.h - the inside of struct pagoda_cache, shared by the files of this folder only.
  *
- *   open.c     options -> sizes -> one cache          room.c    who must leave, what fits
+ *   open.c     options -> one cache                   sizes.c   what a budget holds
+ *   room.c     who must leave, what fits              shrink.c  full pages into smaller codecs
+ *   compact.c  pages together, to free a slab
  *   batch.c    begin, end, abort, rollback            plan.c    the batch's chunks and rotations
  *   ingest.c   rows into pages                        attend.c  the walk over pages
  *   pin.c      pins and policy                        account.c the numbers
  *
  * Invariants (asserted where they could break)
- *   I1  ledger.by_category[KV_EXACT] == bytes of all frames taken.
+ *   I1  ledger.by_category[KV_EXACT] + by_category[KV_QUANTIZED] == bytes of all frames taken.
  *   I2  position == tokens ever accepted less those rolled back; every held token has position < position,
  *       or belongs to the open batch.
  *   I3  While a batch is open its pages are placed, and no page leaves.
@@ -30,17 +32,23 @@
 
 #define PGD_POSITION_MAX 0x7fffffffu /* engines count positions in 31 bits */
 #define PGD_SHIFTS_MAX 64u           /* position gaps that are closed apart from each other */
+#define PGD_RUNGS_MAX 3u             /* codecs that one cache uses: f16, and up to two smaller ones */
+#define PGD_RUNS_MAX 64u             /* runs of blocks in one codec that a sequence may have */
 #define PGD_ROWS_MAX 96u             /* query rows that one work item takes at most */
 #define PGD_BLOCKS_MAX (1u << 27)
+
+/* What one layer's pages are in one codec. */
+struct pgd_page_kind {
+    uint64_t cell_bytes;
+    uint64_t page_bytes; /* = bytes of its frame class */
+    uint32_t frame_class;
+};
 
 /* One attention layer as the cache uses it. */
 struct pgd_layer {
     struct pagoda_layer shape; /* sinks and frequencies point to copies of our own */
-    const struct pgd_codec *codec;
-    uint32_t frame_class;
-    uint32_t rope; /* which rotation table; layers with equal frequencies share one */
-    uint64_t cell_bytes;
-    uint64_t page_bytes;  /* = bytes of its frame class */
+    struct pgd_page_kind kinds[PGD_RUNGS_MAX];
+    uint32_t rope;        /* which rotation table; layers with equal frequencies share one */
     uint64_t row_bytes;   /* K and V rows of one token in the f16 account: live bytes */
     uint32_t item_tokens; /* tokens in a work item of many rows */
     bool given[2];        /* keys, values of this batch; written by thread 0 of the team */
@@ -54,6 +62,7 @@ struct pgd_plan_chunk {
     uint32_t cell;  /* ... and which cell of that block */
     uint32_t cells; /* how many */
     uint32_t shift; /* index into plan.shifts: how far its queries are rotated back */
+    uint32_t rung;  /* index into the cache's codecs: the one of all its cells */
     uint64_t first; /* position of its first token */
     uint64_t last;  /* position of its last token */
 };
@@ -74,12 +83,18 @@ struct pgd_plan {
 
 /* Working memory of one thread. All carved from one block. */
 struct pgd_worker {
-    float *kernel;  /* scratch of the kernels */
-    float *queries; /* [rows][key_size] packed */
-    float *rotated; /* the same, rotated */
+    float *kernel;                 /* scratch of the kernels */
+    float *queries;                /* [rows][key_size] packed */
+    float *rotated;                /* the same, rotated */
+    struct pgd_packed_rows packed; /* the same once more, transformed and in whole numbers, if ... */
+    bool packed_is_ready;          /* ... this says so, for the shift packed_shift */
+    uint32_t packed_shift;
+    uint32_t item_head; /* whose queries these are; UINT32_MAX: nobody's */
+    uint32_t item_token;
     uint32_t *first;
     uint32_t *end;
     struct pgd_partial running;
+    struct pgd_partial running_rotated; /* over chunks of rotated codecs; joins the other at the end */
     struct pgd_partial partial;
 };
 
@@ -102,6 +117,12 @@ struct pagoda_cache {
     uint64_t tokens_max;
     uint64_t close_gaps_at;
     uint64_t rollback_tokens;
+    uint32_t exact_first;
+    uint32_t exact_recent;
+    const struct pgd_codec *codecs[PGD_RUNGS_MAX]; /* f16 first, smaller ones behind it */
+    enum pagoda_codec codec_ids[PGD_RUNGS_MAX];
+    uint32_t rung_count;
+    uint32_t rung_settled; /* what pages become as soon as they have left the exact ones: 0, or 1 */
     enum pagoda_on_full on_full;
     struct pagoda_policy policy;
     const struct pgd_kernels *kernels;
@@ -110,11 +131,13 @@ struct pagoda_cache {
     struct pgd_pool *pool;
     struct pgd_table *table;
     uint32_t class_count;
-    uint32_t class_frames_per_block[PGD_POOL_CLASSES_MAX];
+    uint32_t block_frames[PGD_RUNGS_MAX][PGD_POOL_CLASSES_MAX]; /* frames of each class in a whole block */
+    uint64_t block_bytes[PGD_RUNGS_MAX];
 
     uint64_t position;
     uint64_t held_tokens; /* in the table, the open batch included */
     uint64_t rollback_floor;
+    uint64_t settled_to;    /* blocks that end before it have settled, or never will */
     uint64_t released_to;   /* blocks that end before it hold no page that a window layer could give */
     uint32_t window_widest; /* 0: no layer has a window */
     uint64_t tokens_capacity;
@@ -122,6 +145,7 @@ struct pagoda_cache {
     uint64_t row_bytes; /* of one token, all layers */
     uint64_t evicted_pages;
     uint64_t released_pages;
+    uint64_t reencoded_pages;
     uint64_t peak_frame_bytes;
     uint64_t peak_live_bytes;
     struct pgd_batch batch;
@@ -131,6 +155,7 @@ struct pagoda_cache {
     uint32_t rope_count;
     struct pgd_worker *workers; /* [threads_max] */
     float *partials;            /* decode: [chunks][query heads of the widest layer][value_size + 2] */
+    float *cell_rows;           /* shrink.c: keys and values of one cell of the widest layer */
     void *memory;               /* plan, partials and workers are carved from this one allocation ... */
     size_t memory_bytes;
     size_t base_bytes; /* ... and the cache, its layers and rotation tables from that of the cache itself */
@@ -148,15 +173,47 @@ void pgd_cache_release_windows(struct pagoda_cache *cache);
 PGD_MUST_CHECK enum pagoda_status pgd_cache_make_room(struct pagoda_cache *cache, uint32_t count,
                                                       struct pagoda_error *error);
 
-/* Frames of each class that `count` more tokens need. */
-void pgd_cache_frames_needed(const struct pagoda_cache *cache, uint32_t count, uint32_t *needs);
-
 /* Gives the frame of a page back, and takes it off the books. No effect when the page is absent. */
 void pgd_cache_free_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer);
+
+/* Bytes of live rows in a page: what its tokens need in its codec. Not of absent pages. */
+uint64_t pgd_cache_live_bytes(const struct pagoda_cache *cache, uint32_t index, uint32_t layer);
+
+/* Bytes of frames that a block has now. */
+uint64_t pgd_cache_block_frame_bytes(const struct pagoda_cache *cache, uint32_t index);
 
 /* The policy's view of block `index`. */
 struct pgd_policy_block;
 void pgd_cache_policy_block(const void *cache, uint32_t index, struct pgd_policy_block *block);
+
+/* ---- sizes.c ---- */
+
+/* Codecs, cell and page sizes of every layer, and the frame classes that they make, into class_bytes. Errors: LIMIT. */
+PGD_MUST_CHECK enum pagoda_status pgd_cache_size_layers(struct pagoda_cache *cache, uint64_t *class_bytes,
+                                                        struct pagoda_error *error);
+
+/* The most blocks that can ever be held, whatever the budget. */
+uint64_t pgd_cache_blocks_limit(const struct pagoda_cache *cache);
+
+/* An arena that surely holds `blocks` blocks, those that must be exact in f16 and the others as small as allowed. */
+uint64_t pgd_cache_arena_bytes(const struct pagoda_cache *cache, uint64_t blocks, const uint64_t *class_bytes);
+
+/* ---- shrink.c ---- */
+
+/* Re-encodes what has left the exact tokens once the sequence ends at `end_position`, as far as frames are there. */
+void pgd_cache_settle(struct pagoda_cache *cache, uint64_t end_position);
+
+/* Re-encodes one block: the oldest that can be made smaller, all to the next codec before any to the one after.
+ * False when none can. */
+PGD_MUST_CHECK bool pgd_cache_shrink_one(struct pagoda_cache *cache, uint64_t end_position);
+
+/* Bytes of frames that pgd_cache_shrink_one could free in all. */
+uint64_t pgd_cache_shrink_gain(const struct pagoda_cache *cache, uint64_t end_position);
+
+/* ---- compact.c ---- */
+
+/* Empties one slab by moving its pages into others of their class; false when there is none to empty. */
+PGD_MUST_CHECK bool pgd_cache_compact(struct pagoda_cache *cache);
 
 /* ---- plan.c ---- */
 

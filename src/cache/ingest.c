@@ -1,6 +1,7 @@
 /* cache/ingest.c - rows of a batch into its pages, shared out among a team by (cell, head). */
 #include "base/number.h"
 #include "cache/cache.h"
+#include "codec/f16.h"
 
 /* Rows of one call, and where they go. */
 struct rows_in {
@@ -22,15 +23,16 @@ static void write_cell(const struct pagoda_cache *cache, uint32_t layer_index, c
     const struct pgd_page *page = pgd_table_page(cache->table, index, layer_index);
     const uint64_t cell = (first - pgd_table_block(cache->table, index)->first) / PGD_LANES;
     unsigned char *bytes = pgd_pool_address(cache->pool, page->frame);
-    bytes += (head * (uint64_t) cache->page_cells + cell) * layer->cell_bytes;
+    bytes += (head * (uint64_t) cache->page_cells + cell) * layer->kinds[0].cell_bytes;
 
     const float *rows = in->rows + (first - cache->batch.first) * in->stride + (size_t) head * in->head_size;
     const uint32_t lane = (uint32_t) (first - cell_first);
     const uint32_t count = (uint32_t) (end - first);
+    const struct pgd_cell_shape shape = {layer->shape.key_size, layer->shape.value_size};
     if (in->side == PAGODA_KEYS) {
-        layer->codec->write_keys(cache->kernels, &layer->shape, bytes, lane, count, rows, in->stride);
+        pgd_f16_write_keys(cache->kernels, shape, bytes, lane, count, rows, in->stride);
     } else {
-        layer->codec->write_values(cache->kernels, &layer->shape, bytes, lane, count, rows, in->stride);
+        pgd_f16_write_values(cache->kernels, shape, bytes, lane, count, rows, in->stride);
     }
 }
 

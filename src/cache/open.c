@@ -39,6 +39,8 @@ void pagoda_cache_options_default(struct pagoda_cache_options *options)
     options->page_tokens = 16;
     options->batch_tokens = 256;
     options->threads_max = 1;
+    options->exact_first = 16;
+    options->exact_recent = 128;
 }
 
 static enum pagoda_status check_layer(const struct pagoda_layer *layer, uint32_t index, struct pagoda_error *error)
@@ -96,6 +98,11 @@ static enum pagoda_status check_options(const struct pagoda_cache_options *optio
     }
     if (options->on_full != PAGODA_ON_FULL_STOP && options->on_full != PAGODA_ON_FULL_EVICT) {
         return pgd_fail(error, PAGODA_INVALID, "unknown rule %d for a full budget", (int) options->on_full);
+    }
+    if ((unsigned) options->codec >= PAGODA_CODEC_COUNT || (unsigned) options->codec_tight >= PAGODA_CODEC_COUNT ||
+        (options->codec_tight != PAGODA_CODEC_F16 && options->codec_tight < options->codec)) {
+        return pgd_fail(error, PAGODA_INVALID, "codecs %d and, when tight, %d: the second must be the smaller one",
+                        (int) options->codec, (int) options->codec_tight);
     }
     for (uint32_t i = 0; i < options->layer_count; i++) {
         enum pagoda_status status = check_layer(&options->layers[i], i, error);
@@ -174,84 +181,13 @@ static struct pagoda_cache *lay_out_base(const struct pagoda_cache_options *opti
     return cache;
 }
 
-/* Codec, cell and page sizes of every layer, and the frame classes they make. */
-static enum pagoda_status size_layers(struct pagoda_cache *cache, uint64_t *class_bytes, struct pagoda_error *error)
-{
-    for (uint32_t i = 0; i < cache->layer_count; i++) {
-        struct pgd_layer *layer = &cache->layers[i];
-        const struct pagoda_layer *shape = &layer->shape;
-        layer->codec = pgd_codec_get(PGD_CODEC_F16);
-        layer->cell_bytes = layer->codec->cell_bytes(shape->key_size, shape->value_size);
-        layer->page_bytes = layer->cell_bytes * shape->kv_heads * cache->page_cells;
-        layer->row_bytes = (uint64_t) (shape->key_size + shape->value_size) * shape->kv_heads * sizeof(uint16_t);
-        cache->row_bytes += layer->row_bytes;
-        cache->window_widest = (uint32_t) pgd_max_u64(cache->window_widest, shape->window);
-        uint32_t group = shape->query_heads / shape->kv_heads;
-        uint32_t rows = (uint32_t) pgd_min_u64(PGD_ROWS_MAX, pgd_max_u64(16, PGD_ROWS_MAX * 64u / shape->key_size));
-        layer->item_tokens = (uint32_t) pgd_max_u64(1, rows / group);
-
-        uint32_t class_index = 0;
-        while (class_index < cache->class_count && class_bytes[class_index] != layer->page_bytes) {
-            class_index++;
-        }
-        if (class_index == PGD_POOL_CLASSES_MAX) {
-            return pgd_fail(error, PAGODA_LIMIT, "the layers have more than %u different page sizes",
-                            PGD_POOL_CLASSES_MAX);
-        }
-        if (class_index == cache->class_count) {
-            class_bytes[cache->class_count++] = layer->page_bytes;
-        }
-        layer->frame_class = class_index;
-        cache->class_frames_per_block[class_index]++;
-    }
-    return PAGODA_OK;
-}
-
 /* ---- the part that does ---- */
-
-/* Blocks of which a window layer holds a page at most: the window, what may be taken back, a batch, and a ragged end
- * on both sides. */
-static uint64_t window_blocks(const struct pagoda_cache *cache, const struct pgd_layer *layer)
-{
-    const uint64_t tokens = (uint64_t) layer->shape.window + cache->rollback_tokens + cache->batch_tokens;
-    return pgd_div_up_u64(tokens, cache->page_tokens) + 1;
-}
-
-/* Bytes of frames when the sequence has `blocks` blocks. */
-static uint64_t frame_bytes_of(const struct pagoda_cache *cache, uint64_t blocks)
-{
-    uint64_t bytes = 0;
-    for (uint32_t i = 0; i < cache->layer_count; i++) {
-        const struct pgd_layer *layer = &cache->layers[i];
-        uint64_t held = layer->shape.window == 0 ? blocks : pgd_min_u64(blocks, window_blocks(cache, layer));
-        bytes += held * pgd_round_up_u64(layer->page_bytes, PGD_FRAME_ALIGN);
-    }
-    return bytes;
-}
-
-/* The most blocks that can ever be held, whatever the budget. */
-static uint64_t blocks_limit(const struct pagoda_cache *cache)
-{
-    uint64_t limit = pgd_min_u64(PGD_BLOCKS_MAX, PGD_POSITION_MAX / cache->page_tokens);
-    bool all_windows = true;
-    uint64_t widest = 0;
-    for (uint32_t i = 0; i < cache->layer_count; i++) {
-        all_windows = all_windows && cache->layers[i].shape.window != 0;
-        widest = pgd_max_u64(widest, window_blocks(cache, &cache->layers[i]));
-    }
-    if (all_windows) {
-        limit = pgd_min_u64(limit, widest);
-    }
-    if (cache->tokens_max != 0) {
-        limit = pgd_min_u64(limit, pgd_div_up_u64(cache->tokens_max, cache->page_tokens) + 1);
-    }
-    return limit;
-}
 
 static void lay_out_worker(const struct pagoda_cache *cache, struct carver *carver, struct pgd_worker *worker)
 {
     uint64_t kernel = 0;
     uint64_t queries = 0;
+    uint64_t words = 0;
     uint64_t rows = 0;
     uint64_t outputs = 0;
     for (uint32_t i = 0; i < cache->layer_count; i++) {
@@ -259,6 +195,7 @@ static void lay_out_worker(const struct pagoda_cache *cache, struct carver *carv
         const uint32_t layer_rows = layer->item_tokens * (layer->shape.query_heads / layer->shape.kv_heads);
         const struct pgd_attend_shape shape = {layer->shape.key_size, layer->shape.value_size, 1, 0};
         kernel = pgd_max_u64(kernel, pgd_kernels_scratch_floats(&shape, layer_rows));
+        words = pgd_max_u64(words, (uint64_t) layer_rows * pgd_div_up_u64(layer->shape.key_size, 4));
         queries = pgd_max_u64(queries, (uint64_t) layer_rows * layer->shape.key_size);
         outputs = pgd_max_u64(outputs, (uint64_t) layer_rows * layer->shape.value_size);
         rows = pgd_max_u64(rows, layer_rows);
@@ -269,8 +206,14 @@ static void lay_out_worker(const struct pagoda_cache *cache, struct carver *carv
     piece.rotated = carve(carver, queries * sizeof(float));
     piece.first = carve(carver, rows * sizeof(uint32_t));
     piece.end = carve(carver, rows * sizeof(uint32_t));
-    struct pgd_partial *partials[2] = {&piece.running, &piece.partial};
-    for (int i = 0; i < 2; i++) {
+    const bool packs = cache->rung_count > 1;
+    piece.packed = (struct pgd_packed_rows) {.count = 0};
+    piece.packed.high = carve(carver, packs ? words * sizeof(int32_t) : 0);
+    piece.packed.low = carve(carver, packs ? words * sizeof(int32_t) : 0);
+    piece.packed.unit = carve(carver, rows * sizeof(float));
+    piece.packed.sum = carve(carver, rows * sizeof(int32_t));
+    struct pgd_partial *partials[3] = {&piece.running, &piece.partial, &piece.running_rotated};
+    for (int i = 0; i < (packs ? 3 : 2); i++) {
         partials[i]->max = carve(carver, rows * sizeof(float));
         partials[i]->sum = carve(carver, rows * sizeof(float));
         partials[i]->out = carve(carver, outputs * sizeof(float));
@@ -284,13 +227,17 @@ static void lay_out_worker(const struct pagoda_cache *cache, struct carver *carv
 static void lay_out_staging(struct pagoda_cache *cache, struct carver *carver, uint64_t blocks)
 {
     uint64_t chunks = pgd_div_up_u64(blocks * cache->page_tokens, PGD_CHUNK_TOKENS) + PGD_SHIFTS_MAX + 2;
+    chunks += cache->rung_count > 1 ? PGD_RUNS_MAX : 0;
     uint64_t floats = 0;
+    uint64_t cell_floats = 0;
     for (uint32_t i = 0; i < cache->layer_count; i++) {
         const struct pagoda_layer *shape = &cache->layers[i].shape;
         floats = pgd_max_u64(floats, (uint64_t) shape->query_heads * (shape->value_size + 2u));
+        cell_floats = pgd_max_u64(cell_floats, (uint64_t) PGD_LANES * (shape->key_size + shape->value_size));
     }
     struct pgd_plan_chunk *plan = carve(carver, chunks * sizeof(*plan));
     float *partials = carve(carver, chunks * floats * sizeof(*partials));
+    float *cell_rows = carve(carver, cache->rung_count > 1 ? cell_floats * sizeof(*cell_rows) : 0);
     struct pgd_worker *workers = carve(carver, cache->threads_max * sizeof(*workers));
     for (uint32_t i = 0; i < cache->threads_max; i++) {
         lay_out_worker(cache, carver, workers == NULL ? NULL : &workers[i]);
@@ -299,6 +246,7 @@ static void lay_out_staging(struct pagoda_cache *cache, struct carver *carver, u
         cache->plan.chunks = plan;
         cache->plan.chunk_capacity = (uint32_t) chunks;
         cache->partials = partials;
+        cache->cell_rows = cell_rows;
         cache->workers = workers;
     }
 }
@@ -321,7 +269,7 @@ static uint64_t overhead_bytes(struct pagoda_cache *cache, uint64_t blocks, uint
 
 static uint64_t total_bytes(struct pagoda_cache *cache, uint64_t blocks, const uint64_t *class_bytes)
 {
-    const uint64_t frames = frame_bytes_of(cache, blocks);
+    const uint64_t frames = pgd_cache_arena_bytes(cache, blocks, class_bytes);
     return pgd_add_capped_u64(frames, overhead_bytes(cache, blocks, frames, class_bytes));
 }
 
@@ -329,7 +277,7 @@ static uint64_t total_bytes(struct pagoda_cache *cache, uint64_t blocks, const u
 static uint64_t blocks_that_fit(struct pagoda_cache *cache, uint64_t bytes, const uint64_t *class_bytes)
 {
     uint64_t low = 0;
-    uint64_t high = blocks_limit(cache);
+    uint64_t high = pgd_cache_blocks_limit(cache);
     while (low < high) {
         uint64_t middle = low + (high - low + 1) / 2;
         if (total_bytes(cache, middle, class_bytes) <= bytes) {
@@ -345,7 +293,7 @@ static uint64_t blocks_that_fit(struct pagoda_cache *cache, uint64_t bytes, cons
 static enum pagoda_status open_storage(struct pagoda_cache *cache, uint64_t left, struct pagoda_error *error)
 {
     uint64_t class_bytes[PGD_POOL_CLASSES_MAX] = {0};
-    enum pagoda_status status = size_layers(cache, class_bytes, error);
+    enum pagoda_status status = pgd_cache_size_layers(cache, class_bytes, error);
     if (status != PAGODA_OK) {
         return status;
     }
@@ -353,7 +301,7 @@ static enum pagoda_status open_storage(struct pagoda_cache *cache, uint64_t left
     if (blocks == 0) {
         return PAGODA_OVER_BUDGET;
     }
-    uint64_t arena = frame_bytes_of(cache, blocks);
+    uint64_t arena = pgd_cache_arena_bytes(cache, blocks, class_bytes);
     if (cache->class_count > 1) {
         /* Slabs of several classes do not pack perfectly: let the arena have all that is left. */
         const uint64_t overhead = overhead_bytes(cache, blocks, left, class_bytes);
@@ -378,7 +326,7 @@ static enum pagoda_status open_storage(struct pagoda_cache *cache, uint64_t left
     if (status == PAGODA_OK) {
         status = pgd_pool_open(&cache->system, arena, class_bytes, cache->class_count, &cache->pool, error);
     }
-    if (status == PAGODA_OK && !pgd_pool_can_take(cache->pool, cache->class_frames_per_block)) {
+    if (status == PAGODA_OK && !pgd_pool_can_take(cache->pool, cache->block_frames[0], 0)) {
         status = PAGODA_OVER_BUDGET;
     }
     cache->tokens_capacity = blocks * cache->page_tokens;
@@ -393,6 +341,21 @@ static uint64_t base_bytes(const struct pagoda_cache_options *options)
     struct carver counter = {NULL, 0};
     lay_out_base(options, &counter);
     return counter.used;
+}
+
+/* The codecs that pages go through: f16, what they settle to, what they become under pressure. */
+static void set_rungs(struct pagoda_cache *cache, const struct pagoda_cache_options *options)
+{
+    const bool in_steps = options->codec == PAGODA_CODEC_F16 && options->codec_tight > PAGODA_CODEC_K8V4;
+    const enum pagoda_codec wanted[PGD_RUNGS_MAX] = {PAGODA_CODEC_F16, in_steps ? PAGODA_CODEC_K8V4 : options->codec,
+                                                     options->codec_tight};
+    for (uint32_t i = 0; i < PGD_RUNGS_MAX; i++) {
+        if (i == 0 || wanted[i] > cache->codec_ids[cache->rung_count - 1]) {
+            cache->codec_ids[cache->rung_count] = wanted[i];
+            cache->codecs[cache->rung_count++] = pgd_codec_get(wanted[i]);
+        }
+    }
+    cache->rung_settled = options->codec != PAGODA_CODEC_F16 ? 1 : 0;
 }
 
 /* Allocates the base part and copies the options into it. */
@@ -415,6 +378,9 @@ static enum pagoda_status open_base(const struct pagoda_cache_options *options, 
     cache->tokens_max = options->tokens_max;
     cache->close_gaps_at = options->close_gaps_at;
     cache->rollback_tokens = options->rollback_tokens;
+    cache->exact_first = options->exact_first;
+    cache->exact_recent = (uint32_t) pgd_min_u64(options->exact_recent + options->rollback_tokens, UINT32_MAX);
+    set_rungs(cache, options);
     cache->on_full = options->on_full;
     cache->policy = options->policy;
     cache->base_bytes = (size_t) base;
@@ -440,10 +406,10 @@ enum pagoda_status pagoda_cache_budget_for(const struct pagoda_cache_options *op
     }
     uint64_t class_bytes[PGD_POOL_CLASSES_MAX] = {0};
     cache->tokens_max = tokens;
-    status = size_layers(cache, class_bytes, error);
+    status = pgd_cache_size_layers(cache, class_bytes, error);
     if (status == PAGODA_OK) {
         const uint64_t fixed = pgd_add_capped_u64(base, options->reserved_bytes);
-        *bytes = pgd_add_capped_u64(fixed, total_bytes(cache, blocks_limit(cache), class_bytes));
+        *bytes = pgd_add_capped_u64(fixed, total_bytes(cache, pgd_cache_blocks_limit(cache), class_bytes));
     }
     pagoda_cache_close(cache);
     return status;
@@ -518,14 +484,17 @@ enum pagoda_status pagoda_cache_reset(struct pagoda_cache *cache, struct pagoda_
         return status;
     }
     pgd_ledger_give(&cache->ledger, PAGODA_MEMORY_KV_EXACT, cache->ledger.by_category[PAGODA_MEMORY_KV_EXACT]);
+    pgd_ledger_give(&cache->ledger, PAGODA_MEMORY_KV_QUANTIZED, cache->ledger.by_category[PAGODA_MEMORY_KV_QUANTIZED]);
     pgd_pool_reset(cache->pool);
     pgd_table_reset(cache->table);
     cache->position = 0;
     cache->held_tokens = 0;
     cache->rollback_floor = 0;
+    cache->settled_to = 0;
     cache->released_to = 0;
     cache->live_row_bytes = 0;
     cache->evicted_pages = 0;
     cache->released_pages = 0;
+    cache->reencoded_pages = 0;
     return PAGODA_OK;
 }

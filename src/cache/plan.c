@@ -59,19 +59,20 @@ static bool find_shifts(struct pagoda_cache *cache)
     return same && count == before;
 }
 
-static struct pgd_plan_chunk *open_chunk(struct pgd_plan *plan, uint32_t block, uint32_t cell, uint32_t shift)
+static struct pgd_plan_chunk *open_chunk(struct pgd_plan *plan, uint32_t block, uint32_t cell, uint32_t shift,
+                                         uint32_t rung)
 {
     PGD_ASSERT(plan->chunk_count < plan->chunk_capacity);
     struct pgd_plan_chunk *chunk = &plan->chunks[plan->chunk_count++];
-    *chunk = (struct pgd_plan_chunk) {.block = block, .cell = cell, .cells = 0, .shift = shift};
+    *chunk = (struct pgd_plan_chunk) {.block = block, .cell = cell, .cells = 0, .shift = shift, .rung = rung};
     return chunk;
 }
 
 /* Natural borders are kept only while full chunks would still fit behind them: with very many holes
  * between pages, chunks are packed instead. */
-static bool may_cut(const struct pgd_plan *plan, uint64_t cells_left, uint32_t shifts_left)
+static bool may_cut(const struct pgd_plan *plan, uint64_t cells_left, uint32_t cuts_left)
 {
-    const uint64_t needed = pgd_div_up_u64(cells_left, PGD_CHUNK_BLOCKS) + shifts_left + 1;
+    const uint64_t needed = pgd_div_up_u64(cells_left, PGD_CHUNK_BLOCKS) + cuts_left + 1;
     return plan->chunk_count + needed <= plan->chunk_capacity;
 }
 
@@ -93,17 +94,35 @@ static uint32_t count_gaps(const struct pagoda_cache *cache)
     return gaps;
 }
 
+/* Places where the codec changes from one block to the next. */
+static uint32_t count_codec_changes(const struct pagoda_cache *cache)
+{
+    uint32_t changes = 0;
+    for (uint32_t index = 1; index < pgd_table_count(cache->table); index++) {
+        changes += pgd_table_codec(cache->table, index) != pgd_table_codec(cache->table, index - 1) ? 1 : 0;
+    }
+    return changes;
+}
+
 /* `shift` is the shift of the oldest chunks; every closed gap on the way takes one off. */
 static void cut_chunks(struct pagoda_cache *cache, uint32_t shift)
 {
     struct pgd_plan *plan = &cache->plan;
     struct pgd_plan_chunk *chunk = NULL;
     uint64_t cells_left = count_cells(cache);
+    uint32_t changes_left = count_codec_changes(cache);
+    uint32_t rung = 0;
     uint32_t gaps_left_open = shift == 0 ? 0 : count_gaps(cache) - shift;
     plan->chunk_count = 0;
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         const struct pgd_block *block = pgd_table_block(cache->table, index);
         const uint32_t cells = (uint32_t) pgd_div_up_u64(block->count, PGD_LANES);
+        const uint32_t block_rung = pgd_table_codec(cache->table, index);
+        if (index > 0 && block_rung != rung) {
+            changes_left--;
+            chunk = NULL;
+        }
+        rung = block_rung;
         if (index > 0 && shift > 0 && gap_after(cache, index - 1) > 0) {
             if (gaps_left_open > 0) {
                 gaps_left_open--;
@@ -114,9 +133,9 @@ static void cut_chunks(struct pagoda_cache *cache, uint32_t shift)
         }
         for (uint32_t cell = 0; cell < cells; cell++) {
             const uint64_t first = block->first + (uint64_t) cell * PGD_LANES;
-            const bool border = first % PGD_CHUNK_TOKENS == 0 && may_cut(plan, cells_left, shift);
+            const bool border = first % PGD_CHUNK_TOKENS == 0 && may_cut(plan, cells_left, shift + changes_left);
             if (chunk == NULL || chunk->cells == PGD_CHUNK_BLOCKS || border) {
-                chunk = open_chunk(plan, index, cell, shift);
+                chunk = open_chunk(plan, index, cell, shift, rung);
                 chunk->first = first;
             }
             chunk->cells++;

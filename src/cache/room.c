@@ -10,16 +10,39 @@
 #include "cache/cache.h"
 #include "policy/policy.h"
 
+uint64_t pgd_cache_live_bytes(const struct pagoda_cache *cache, uint32_t index, uint32_t layer)
+{
+    const uint8_t rung = pgd_table_page(cache->table, index, layer)->codec;
+    return rung == 0 ? cache->layers[layer].row_bytes * pgd_table_block(cache->table, index)->count
+                     : cache->layers[layer].kinds[rung].page_bytes;
+}
+
+/* Bytes of the frame that a page has. */
+static uint64_t frame_bytes(const struct pagoda_cache *cache, const struct pgd_page *page, uint32_t layer)
+{
+    return pgd_pool_frame_bytes(cache->pool, cache->layers[layer].kinds[page->codec].frame_class);
+}
+
+uint64_t pgd_cache_block_frame_bytes(const struct pagoda_cache *cache, uint32_t index)
+{
+    uint64_t bytes = 0;
+    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+        const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
+        bytes += page->state == PAGODA_PAGE_ABSENT ? 0 : frame_bytes(cache, page, layer);
+    }
+    return bytes;
+}
+
 void pgd_cache_free_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
 {
-    if (pgd_table_page(cache->table, index, layer)->state == PAGODA_PAGE_ABSENT) {
+    const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
+    if (page->state == PAGODA_PAGE_ABSENT) {
         return;
     }
-    const uint32_t frame = pgd_table_clear_page(cache->table, index, layer);
-    const uint32_t class_index = cache->layers[layer].frame_class;
-    pgd_pool_give(cache->pool, frame);
-    pgd_ledger_give(&cache->ledger, PAGODA_MEMORY_KV_EXACT, pgd_pool_frame_bytes(cache->pool, class_index));
-    cache->live_row_bytes -= cache->layers[layer].row_bytes * pgd_table_block(cache->table, index)->count;
+    cache->live_row_bytes -= pgd_cache_live_bytes(cache, index, layer);
+    pgd_ledger_give(&cache->ledger, page->codec == 0 ? PAGODA_MEMORY_KV_EXACT : PAGODA_MEMORY_KV_QUANTIZED,
+                    frame_bytes(cache, page, layer));
+    pgd_pool_give(cache->pool, pgd_table_clear_page(cache->table, index, layer));
 }
 
 /* Removes a block none of whose pages is left. */
@@ -130,26 +153,33 @@ static uint32_t blocks_needed(const struct pagoda_cache *cache, uint32_t count)
     return count <= tail ? 0 : (uint32_t) pgd_div_up_u64(count - tail, cache->page_tokens);
 }
 
-void pgd_cache_frames_needed(const struct pagoda_cache *cache, uint32_t count, uint32_t *needs)
+/* Frames of each class that `count` more tokens need, and a block that is re-encoded meanwhile. */
+static void frames_needed(const struct pagoda_cache *cache, uint32_t count, uint32_t *needs)
 {
     const uint32_t blocks = blocks_needed(cache, count);
     for (uint32_t i = 0; i < cache->class_count; i++) {
-        needs[i] = cache->class_frames_per_block[i] * blocks;
+        needs[i] = cache->block_frames[0][i] * blocks;
+        for (uint32_t rung = 1; rung < cache->rung_count; rung++) {
+            needs[i] += cache->block_frames[rung][i];
+        }
     }
 }
 
 static bool fits_now(const struct pagoda_cache *cache, uint32_t count)
 {
     uint32_t needs[PGD_POOL_CLASSES_MAX];
-    pgd_cache_frames_needed(cache, count, needs);
-    return pgd_pool_can_take(cache->pool, needs) &&
+    frames_needed(cache, count, needs);
+    const uint32_t spare_slabs = cache->rung_count > 1 ? 1 : 0; /* the next re-encoding may need a slab of its own */
+    return pgd_pool_can_take(cache->pool, needs, spare_slabs) &&
            pgd_table_count(cache->table) + blocks_needed(cache, count) <= pgd_table_capacity(cache->table) &&
            (cache->tokens_max == 0 || cache->held_tokens + count <= cache->tokens_max);
 }
 
-/* What would be free once all that may leave has left: frames of each class, blocks, tokens. */
+/* What would be free once all that may leave has left: frames of each class, blocks, tokens. Frames of smaller codecs,
+ * and what re-encoding would free, are counted in bytes: how slabs pack them is not known before. */
 struct potential {
     uint32_t frames[PGD_POOL_CLASSES_MAX];
+    uint64_t bytes;
     uint32_t blocks;
     uint64_t tokens;
 };
@@ -160,8 +190,14 @@ static void add_leaving_pages(const struct pagoda_cache *cache, uint32_t index, 
     const uint64_t end = pgd_table_block(cache->table, index)->first + cache->page_tokens;
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
         const bool present = pgd_table_page(cache->table, index, layer)->state != PAGODA_PAGE_ABSENT;
-        if (present && (leaves || window_has_passed(cache, &cache->layers[layer], end))) {
-            potential->frames[cache->layers[layer].frame_class]++;
+        if (!present || !(leaves || window_has_passed(cache, &cache->layers[layer], end))) {
+            continue;
+        }
+        const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
+        if (page->codec == 0) {
+            potential->frames[cache->layers[layer].kinds[0].frame_class]++;
+        } else {
+            potential->bytes += frame_bytes(cache, page, layer);
         }
     }
 }
@@ -183,8 +219,28 @@ static void find_potential(const struct pagoda_cache *cache, struct potential *p
         staying += leaves ? 0 : block.count;
     }
     potential->blocks += pgd_table_capacity(cache->table) - count;
+    if (cache->on_full != PAGODA_ON_FULL_EVICT) { /* what may leave need not be made smaller */
+        potential->bytes += pgd_cache_shrink_gain(cache, cache->position);
+    }
     potential->tokens =
         cache->tokens_max == 0 ? UINT64_MAX : cache->tokens_max - pgd_min_u64(staying, cache->tokens_max);
+}
+
+/* Whole f16 blocks that the potential frames and bytes make, less what re-encoding keeps free. */
+static uint64_t blocks_in(const struct pagoda_cache *cache, const struct potential *potential)
+{
+    uint64_t blocks = UINT64_MAX;
+    uint64_t kept = cache->rung_count > 1 ? pgd_pool_slab_bytes(cache->pool) : 0;
+    for (uint32_t i = 0; i < cache->class_count; i++) {
+        if (cache->block_frames[0][i] > 0) {
+            blocks = pgd_min_u64(blocks, potential->frames[i] / cache->block_frames[0][i]);
+        }
+    }
+    for (uint32_t rung = 1; rung < cache->rung_count; rung++) {
+        kept += cache->block_bytes[rung] + pgd_pool_slab_bytes(cache->pool);
+    }
+    blocks += potential->bytes / cache->block_bytes[0];
+    return blocks - pgd_min_u64(blocks, pgd_div_up_u64(kept, cache->block_bytes[0]));
 }
 
 uint32_t pagoda_cache_room(const struct pagoda_cache *cache, uint32_t wanted)
@@ -196,10 +252,7 @@ uint32_t pagoda_cache_room(const struct pagoda_cache *cache, uint32_t wanted)
     }
     struct potential potential;
     find_potential(cache, &potential);
-    uint64_t blocks = potential.blocks;
-    for (uint32_t i = 0; i < cache->class_count; i++) {
-        blocks = pgd_min_u64(blocks, potential.frames[i] / cache->class_frames_per_block[i]);
-    }
+    const uint64_t blocks = pgd_min_u64(potential.blocks, blocks_in(cache, &potential));
     const uint64_t tokens = pgd_min_u64(blocks * cache->page_tokens + tail_room(cache), potential.tokens);
     return (uint32_t) pgd_min_u64(wanted, tokens);
 }
@@ -229,12 +282,16 @@ enum pagoda_status pgd_cache_make_room(struct pagoda_cache *cache, uint32_t coun
         return refuse(cache, count, error);
     }
     pgd_cache_release_windows(cache);
-    if (cache->on_full != PAGODA_ON_FULL_EVICT) {
-        return fits_now(cache, count) ? PAGODA_OK : refuse(cache, count, error);
-    }
     const uint64_t end_position = cache->position + count;
+    pgd_cache_settle(cache, end_position);
     for (;;) {
         const bool must_free = !fits_now(cache, count);
+        if (must_free && (pgd_cache_shrink_one(cache, end_position) || pgd_cache_compact(cache))) {
+            continue;
+        }
+        if (cache->on_full != PAGODA_ON_FULL_EVICT) {
+            return must_free ? refuse(cache, count, error) : PAGODA_OK;
+        }
         const uint32_t victim = choose(cache, end_position, must_free);
         if (victim == PGD_POLICY_NOBODY) {
             /* Only several frame classes can still fail here, when slabs do not pack. */

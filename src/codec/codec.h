@@ -7,8 +7,13 @@
  *     page | head 0: cell 0, cell 1, ... | head 1: cell 0, cell 1, ... | ...
  *     cell | key codes | value codes |                (f16: [key_size][16] and [16][value_size])
  *
- * A codec says how many bytes a cell takes, writes rows into it, and attends over a run of cells.
+ * A codec says how many bytes a cell takes, turns the rows of a full cell into bytes and back, and attends over a
+ * run of cells. Only f16 also takes rows one by one: pages are written in f16, and re-encoded when they are full.
  * Everything else (frames, tables, policies, the account) is the same for all codecs.
+ *
+ * Two bases. A rotated codec keeps rows, takes queries and gives outputs after the Hadamard transform of
+ * kernels/packed.h; the caller transforms queries before and the merged output once, after. encode and decode
+ * take and give rows as the model made them.
  *
  * Ownership: codecs are constants. Threads: pure functions; two threads may write different lanes or
  * different heads of one page.
@@ -21,9 +26,14 @@
 
 #include "base/check.h"
 #include "kernels/kernels.h"
-#include "pagoda/cache.h"
+#include "kernels/packed.h"
+#include "pagoda/codec.h"
 
-enum pgd_codec_id { PGD_CODEC_F16 = 0, PGD_CODEC_COUNT };
+/* The two sizes that every function here needs. */
+struct pgd_cell_shape {
+    uint32_t key_size;
+    uint32_t value_size;
+};
 
 /* A run of cells of one KV head that are attended together: one chunk of kernels/kernels.h. */
 struct pgd_cells {
@@ -31,26 +41,35 @@ struct pgd_cells {
     const void *cell[PGD_CHUNK_BLOCKS];
 };
 
-struct pgd_codec {
-    const char *name;
-    bool exact; /* rows come back as the f16 the engine would have kept */
-
-    /* Bytes of one cell; a multiple of 64. */
-    uint64_t (*cell_bytes)(uint32_t key_size, uint32_t value_size);
-
-    /* Writes the key (value) rows of lanes [lane, lane + count) of one cell; row i is rows + i * row_stride floats. */
-    void (*write_keys)(const struct pgd_kernels *kernels, const struct pagoda_layer *layer, void *cell, uint32_t lane,
-                       uint32_t count, const float *rows, size_t row_stride);
-    void (*write_values)(const struct pgd_kernels *kernels, const struct pagoda_layer *layer, void *cell, uint32_t lane,
-                         uint32_t count, const float *rows, size_t row_stride);
-
-    /* Partial softmax of `rows` over the cells; see kernels.h for scratch and partial. */
-    void (*attend)(const struct pgd_kernels *kernels, const struct pgd_attend_shape *shape,
-                   const struct pgd_cells *cells, const struct pgd_rows *rows, float *scratch,
-                   const struct pgd_partial *partial);
+/* The query rows of a call, in the form that the codec wants. */
+struct pgd_query_rows {
+    struct pgd_rows exact;         /* codecs that are not rotated */
+    struct pgd_packed_rows packed; /* rotated ones */
 };
 
-/* The codec of a number below PGD_CODEC_COUNT. */
-const struct pgd_codec *pgd_codec_get(enum pgd_codec_id id);
+struct pgd_codec {
+    const char *name;
+    bool exact;   /* rows come back as the f16 the engine would have kept */
+    bool rotated; /* see above */
+    uint32_t key_bits;
+    uint32_t value_bits;
+
+    /* Bytes of one cell; a multiple of 64. */
+    uint64_t (*cell_bytes)(const struct pgd_codec *codec, struct pgd_cell_shape shape);
+
+    /* Turns a full cell's rows into bytes: keys[lane * key_size + d], values likewise. Rows are overwritten. */
+    void (*encode)(const struct pgd_codec *codec, struct pgd_cell_shape shape, float *keys, float *values, void *cell);
+
+    /* The rows that a cell stands for. */
+    void (*decode)(const struct pgd_codec *codec, struct pgd_cell_shape shape, const void *cell, float *keys,
+                   float *values);
+
+    /* Partial softmax of `rows` over the cells; see kernels.h and packed.h for scratch and partial. */
+    void (*attend)(const struct pgd_codec *codec, const struct pgd_kernels *kernels,
+                   const struct pgd_attend_shape *shape, const struct pgd_cells *cells,
+                   const struct pgd_query_rows *rows, float *scratch, const struct pgd_partial *partial);
+};
+
+const struct pgd_codec *pgd_codec_get(enum pagoda_codec id);
 
 #endif

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "kernels/levels.h"
+#include "os/os.h"
 
 #define GROUP_BYTES 16384u /* half of a usual first-level data cache */
 #define GROUP_BLOCKS_MIN 2u
@@ -45,24 +46,10 @@ static const struct level levels[] = {
 
 #elif defined(__aarch64__)
 
-#if defined(__linux__)
-#include <sys/auxv.h>
-#define HWCAP_DOTPROD (1ul << 20) /* HWCAP_ASIMDDP of the kernel's asm/hwcap.h */
-static bool has_dotprod(void)
-{
-    return (getauxval(AT_HWCAP) & HWCAP_DOTPROD) != 0;
-}
-#else
-static bool has_dotprod(void)
-{
-    return false;
-}
-#endif
-
 static const struct level levels[] = {
     {&pgd_kernels_ref, always},
     {&pgd_kernels_neon, always}, /* part of the architecture */
-    {&pgd_kernels_dotprod, has_dotprod},
+    {&pgd_kernels_dotprod, pgd_os_cpu_has_dotprod},
 };
 
 #else

@@ -11,7 +11,7 @@
  * Codes past the end of a row are 0 and meet only zeros, or outputs that are not stored.
  *
  * Bytes of a block, each part a multiple of 32 (pgd_packed_layout):
- *     | low plane of keys | high plane | low plane of values | high plane | f16 key scales [16] | f16 value scales [16] |
+ *     | keys: low plane | high plane | values: low plane | high plane | key scales, f16 [16] | value scales, f16 [16] |
  *   8 bits   the low plane is the tiles, 64 bytes each; there is no high plane
  *   less     the low plane has the lower 4 bits: tile g is nibble g % 2 of the bytes of line g / 2;
  *            the high plane has the rest: 5 bits: bit g % 8 of line g / 8; 6 bits: bits 2 (g % 4) and up of line g / 4
@@ -27,7 +27,8 @@
  *   2. to 5. as for f16 (kernels.h).
  *   6. weigh  w[lane] = p[lane] * value_scale[lane], +0 where the row does not see; m = max w, f = 16383 / m;
  *             whole weights i[lane] = w[lane] * f rounded to nearest even; E[d] = sum i[lane] c[lane][d], exactly;
- *             out[d] = (float) (2 E[d] - (2^value_bits - 1) * sum i[lane]) * (m / 16383). All zeros when m is below 2^-100.
+ *             out[d] = (float) (2 E[d] - (2^value_bits - 1) * sum i[lane]) * (m / 16383).
+ *             All zeros when m is below 2^-100.
  * When the sum of a row's weights is not finite, its outputs are NaN; sum and max follow kernels.h.
  * A row whose query has a number that is not finite has unit = NaN, so everything is NaN.
  *

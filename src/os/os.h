@@ -67,4 +67,7 @@ void pgd_os_discard(void *memory, size_t bytes);
  * at least 1. */
 uint32_t pgd_os_cpu_count(void);
 
+/* Whether an ARM processor has the dot product of bytes (ARMv8.2); false elsewhere. */
+bool pgd_os_cpu_has_dotprod(void);
+
 #endif

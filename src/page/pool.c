@@ -48,7 +48,8 @@ struct slab {
     uint32_t free_place;    /* head of the list of carved places that came back; PLACE_NONE */
     uint32_t touched_units; /* bytes before this, in UNIT_BYTES, may not be zero */
     uint8_t class_index;    /* CLASS_NONE: classless */
-    uint8_t unused[3];
+    bool is_fixed;          /* marked: not to be emptied */
+    uint8_t unused[2];
 };
 _Static_assert(sizeof(struct slab) == 28, "slabs count against the budget");
 _Static_assert(PGD_POOL_CLASSES_MAX < CLASS_NONE, "a class fits in a byte");
@@ -94,6 +95,22 @@ uint64_t pgd_pool_table_bytes(uint64_t arena_bytes, const uint64_t *class_bytes,
         return UINT64_MAX;
     }
     return table_bytes_of(&layout);
+}
+
+uint64_t pgd_pool_arena_bytes(const uint64_t *class_bytes, uint32_t class_count, const uint64_t *frames)
+{
+    struct pgd_pool_layout layout;
+    if (pgd_pool_layout_make(&layout, 0, class_bytes, class_count, NULL) != PAGODA_OK) {
+        return UINT64_MAX;
+    }
+    uint64_t slabs = class_count > 1 ? 1 : 0; /* one for re-encoding to begin with */
+    for (uint32_t i = 0; i < class_count; i++) {
+        slabs += pgd_div_up_u64(frames[i], layout.slab_bytes / layout.class_bytes[i]);
+        /* Beside others, a class may have one slab that is not full. */
+        slabs += class_count > 1 && frames[i] > 0 ? 1 : 0;
+    }
+    uint64_t bytes;
+    return pgd_mul_u64(slabs, layout.slab_bytes, &bytes) ? bytes : UINT64_MAX;
 }
 
 /* All frames free, all slabs classless and unused. Bytes that may not be zero are the caller's matter. */
@@ -275,9 +292,56 @@ static uint32_t classless_slabs(const struct pgd_pool *pool)
     return pool->classless_count + (pool->layout.slab_count - pool->fresh);
 }
 
+/* ---- emptying slabs ---- */
+
+void pgd_pool_clear_marks(struct pgd_pool *pool)
+{
+    for (uint32_t number = 0; number < pool->fresh; number++) {
+        pool->slabs[number].is_fixed = false;
+    }
+}
+
+void pgd_pool_mark(struct pgd_pool *pool, uint32_t frame)
+{
+    pool->slabs[pgd_pool_slab_of(pool, frame)].is_fixed = true;
+}
+
+/* Frames are taken from the first partial slab: the last one's turn comes when all others are full. */
+static void make_last(struct pgd_pool *pool, uint32_t number)
+{
+    struct slab *const slab = &pool->slabs[number];
+    unlink_partial(pool, number);
+    uint32_t last = pool->classes[slab->class_index].partial;
+    PGD_ASSERT(last != SLAB_NONE); /* there are others, or nothing could be moved */
+    while (pool->slabs[last].next != SLAB_NONE) {
+        last = pool->slabs[last].next;
+    }
+    pool->slabs[last].next = number;
+    slab->previous = last;
+    slab->next = SLAB_NONE;
+}
+
+bool pgd_pool_pick_to_empty(struct pgd_pool *pool, uint32_t class_index, uint32_t *slab_number)
+{
+    const struct class_state *const class_state = &pool->classes[class_index];
+    uint32_t best = SLAB_NONE;
+    for (uint32_t number = class_state->partial; number != SLAB_NONE; number = pool->slabs[number].next) {
+        const struct slab *const slab = &pool->slabs[number];
+        if (!slab->is_fixed && (best == SLAB_NONE || slab->taken < pool->slabs[best].taken)) {
+            best = number;
+        }
+    }
+    if (best == SLAB_NONE || class_state->partial_places < class_state->places) {
+        return false; /* free places elsewhere: partial_places - (places - taken), and `taken` of them are needed */
+    }
+    make_last(pool, best);
+    *slab_number = best;
+    return true;
+}
+
 /* ---- frames ---- */
 
-static uint32_t slab_of(const struct pgd_pool *pool, uint32_t frame)
+uint32_t pgd_pool_slab_of(const struct pgd_pool *pool, uint32_t frame)
 {
     const uint32_t number = frame >> pool->layout.place_bits;
     PGD_ASSERT(number < pool->fresh);
@@ -368,7 +432,7 @@ bool pgd_pool_take(struct pgd_pool *pool, uint32_t class_index, uint32_t *frame)
 
 void pgd_pool_give(struct pgd_pool *pool, uint32_t frame)
 {
-    const uint32_t number = slab_of(pool, frame);
+    const uint32_t number = pgd_pool_slab_of(pool, frame);
     const uint32_t place = place_of(pool, frame);
     struct slab *const slab = &pool->slabs[number];
     PGD_ASSERT(is_taken(pool, number, place)); /* not given back twice */
@@ -390,7 +454,7 @@ void pgd_pool_give(struct pgd_pool *pool, uint32_t frame)
 
 void *pgd_pool_address(const struct pgd_pool *pool, uint32_t frame)
 {
-    const uint32_t number = slab_of(pool, frame);
+    const uint32_t number = pgd_pool_slab_of(pool, frame);
     const uint32_t place = place_of(pool, frame);
     PGD_ASSERT(is_taken(pool, number, place));
     return place_address(pool, number, place);
@@ -404,7 +468,7 @@ uint64_t pgd_pool_frame_bytes(const struct pgd_pool *pool, uint32_t class_index)
 
 uint32_t pgd_pool_class_of(const struct pgd_pool *pool, uint32_t frame)
 {
-    const uint32_t number = slab_of(pool, frame);
+    const uint32_t number = pgd_pool_slab_of(pool, frame);
     PGD_ASSERT(is_taken(pool, number, place_of(pool, frame)));
     return pool->slabs[number].class_index;
 }
@@ -419,9 +483,9 @@ uint32_t pgd_pool_available(const struct pgd_pool *pool, uint32_t class_index)
     return class_state->partial_places + classless_slabs(pool) * class_state->places;
 }
 
-bool pgd_pool_can_take(const struct pgd_pool *pool, const uint32_t *needs)
+bool pgd_pool_can_take(const struct pgd_pool *pool, const uint32_t *needs, uint32_t slabs_left)
 {
-    uint64_t slabs = 0;
+    uint64_t slabs = slabs_left;
     for (uint32_t i = 0; i < pool->layout.class_count; i++) {
         const struct class_state *const class_state = &pool->classes[i];
         if (needs[i] > class_state->partial_places) {
@@ -429,6 +493,11 @@ bool pgd_pool_can_take(const struct pgd_pool *pool, const uint32_t *needs)
         }
     }
     return slabs <= classless_slabs(pool);
+}
+
+uint64_t pgd_pool_slab_bytes(const struct pgd_pool *pool)
+{
+    return pool->layout.slab_bytes;
 }
 
 uint64_t pgd_pool_taken_bytes(const struct pgd_pool *pool)

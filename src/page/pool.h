@@ -42,6 +42,10 @@ void pgd_pool_close(struct pgd_pool *pool);
  * pgd_pool_open would refuse them. */
 uint64_t pgd_pool_table_bytes(uint64_t arena_bytes, const uint64_t *class_bytes, uint32_t class_count);
 
+/* An arena that surely holds frames[i] frames of every class i at the same time, with one partly filled slab in each
+ * class and, if there are several, one that is empty. */
+uint64_t pgd_pool_arena_bytes(const uint64_t *class_bytes, uint32_t class_count, const uint64_t *frames);
+
 /* Takes a frame of a class, all its bytes zero; false when none is free. O(1), but for the zeroes: bytes
  * that were never handed out since open or reset are not written, so they stay with the system. */
 PGD_MUST_CHECK bool pgd_pool_take(struct pgd_pool *pool, uint32_t class_index, uint32_t *frame);
@@ -60,9 +64,20 @@ uint32_t pgd_pool_class_of(const struct pgd_pool *pool, uint32_t frame);
 /* Frames of a class that can be taken now if no other class takes any. */
 uint32_t pgd_pool_available(const struct pgd_pool *pool, uint32_t class_index);
 
-/* Whether needs[i] frames of every class i can be taken together. Exact, O(classes). */
-bool pgd_pool_can_take(const struct pgd_pool *pool, const uint32_t *needs);
+/* Whether needs[i] frames of every class i can be taken together, and `slabs` slabs be left for any class. Exact,
+ * O(classes). */
+bool pgd_pool_can_take(const struct pgd_pool *pool, const uint32_t *needs, uint32_t slabs);
 
+/* Emptying a slab, so that another class can have it. First every frame that may not move is marked; then, for a
+ * class, pick_to_empty names the partly filled slab with the fewest frames among those without a marked one, if other
+ * partly filled slabs have places for all of them, and keeps it from being taken from before those are full. The
+ * caller moves the frames: takes another for each that is in it, and gives the old one back. O(slabs). */
+void pgd_pool_clear_marks(struct pgd_pool *pool);
+void pgd_pool_mark(struct pgd_pool *pool, uint32_t frame);
+PGD_MUST_CHECK bool pgd_pool_pick_to_empty(struct pgd_pool *pool, uint32_t class_index, uint32_t *slab);
+uint32_t pgd_pool_slab_of(const struct pgd_pool *pool, uint32_t frame);
+
+uint64_t pgd_pool_slab_bytes(const struct pgd_pool *pool);
 uint64_t pgd_pool_taken_bytes(const struct pgd_pool *pool);
 
 /* Full walk of I1-I3, for tests. */

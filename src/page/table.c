@@ -232,6 +232,27 @@ uint32_t pgd_table_clear_page(struct pgd_table *table, uint32_t index, uint32_t 
     return frame;
 }
 
+uint32_t pgd_table_reencode(struct pgd_table *table, uint32_t index, uint32_t layer, uint32_t frame, uint8_t codec)
+{
+    struct pgd_page *const page = page_at(table, index, layer);
+    PGD_ASSERT(page->state == PAGODA_PAGE_SEALED && frame != PGD_FRAME_NONE);
+    const uint32_t before = page->frame;
+    page->frame = frame;
+    page->codec = codec;
+    return before;
+}
+
+uint8_t pgd_table_codec(const struct pgd_table *table, uint32_t index)
+{
+    const struct pgd_page *const pages = pages_at(table, index);
+    for (uint32_t layer = 0; layer < table->layer_count; layer++) {
+        if (pages[layer].state != PAGODA_PAGE_ABSENT) {
+            return pages[layer].codec;
+        }
+    }
+    return 0;
+}
+
 /* Moves every page of a block that is in state `from` to `to`; all present pages are in `from`. */
 static void move_pages(struct pgd_table *table, uint32_t index, enum pagoda_page_state from, enum pagoda_page_state to)
 {

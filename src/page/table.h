@@ -8,8 +8,8 @@
  *              pgd_table_place                 pgd_table_seal
  *    ABSENT ---------------------> OPEN ------------------------> SEALED
  *      ^                            |  <------------------------    |
- *      |                            |        pgd_table_reopen       |
- *      +--- pgd_table_clear_page ---+-------------------------------+
+ *      |                            |        pgd_table_reopen       |  pgd_table_reencode: SEALED stays SEALED,
+ *      +--- pgd_table_clear_page ---+-------------------------------+  in another frame
  *
  * Invariants
  *   I1  A page is in exactly one state, and has a frame if and only if it is not ABSENT.
@@ -36,7 +36,7 @@
 struct pgd_page {
     uint32_t frame; /* PGD_FRAME_NONE when absent */
     uint8_t state;  /* enum pagoda_page_state */
-    uint8_t codec;  /* number of the codec that its bytes are in */
+    uint8_t codec;  /* number of the codec that its bytes are in, as the owner counts them */
     uint16_t unused;
 };
 _Static_assert(sizeof(struct pgd_page) == 8, "a page descriptor is 8 bytes: it counts against the budget");
@@ -76,6 +76,14 @@ PGD_MUST_CHECK bool pgd_table_append(struct pgd_table *table, uint64_t first);
  * clear_page returns the frame to give back. */
 void pgd_table_place(struct pgd_table *table, uint32_t index, uint32_t layer, uint32_t frame, uint8_t codec);
 PGD_MUST_CHECK uint32_t pgd_table_clear_page(struct pgd_table *table, uint32_t index, uint32_t layer);
+
+/* A sealed page gets another frame, in which its tokens are the same, or are in another codec. Returns the frame to
+ * give back. */
+PGD_MUST_CHECK uint32_t pgd_table_reencode(struct pgd_table *table, uint32_t index, uint32_t layer, uint32_t frame,
+                                           uint8_t codec);
+
+/* Codec of a block: all its pages are in the same one outside of a re-encoding. A block without pages: 0. O(layers). */
+uint8_t pgd_table_codec(const struct pgd_table *table, uint32_t index);
 
 /* Seals, or reopens, all present pages of a block (reopen: only the last block). */
 void pgd_table_seal(struct pgd_table *table, uint32_t index);

@@ -81,12 +81,12 @@ def engines_and_peers_in_one_table():
     report = result.json()
     assert result.err == "", result
     check_arithmetic(report)
-    engines = ["pagoda f16", "stock flash f16", "stock classic f16", "stock flash q8_0",
+    engines = ["pagoda auto", "stock flash f16", "stock classic f16", "stock flash q8_0",
                "llama-bench 6123 (abc?1234) flash", "llama-bench 6123 (abc?1234) classic"]
     rows = [(row["test"], row["depth"], row["engine"]) for row in report["rows"]]
     assert rows == [(test, depth, engine) for depth in (0, 64) for test in ("decode", "prefill") for engine in engines]
     for row in report["rows"]:
-        assert row["peer"] == (row["engine"] != "pagoda f16") and len(row["samples"]) == 3, row
+        assert row["peer"] == (row["engine"] != "pagoda auto") and len(row["samples"]) == 3, row
         assert row["tokens"] == {"decode": 4, "prefill": 32}[row["test"]], row
         if "llama-bench" in row["engine"]:
             speed = {"decode": 70000, "prefill": 90000}[row["test"]]
@@ -109,14 +109,14 @@ def answers_to_another_question_are_refused():
     text = FAKE.format(python=sys.executable, log=scratch("other")).replace('int(flags.get("-d", 0))', "7")
     report = run("bench", chat_model(), "-d", "0", "-n", "2", "-p", "2", "-r", "1", "--no-stock", "-o", "json",
                  env=path_with(program("other-depth", text)), code=0).json()
-    assert all(row["engine"] == "pagoda f16" and row["ratio"] is None for row in report["rows"]), report
+    assert all(row["engine"] == "pagoda auto" and row["ratio"] is None for row in report["rows"]), report
     assert len(report["notes"]) == 2 and "what it was asked for" in report["notes"][0], report
 
 
 @suite.test
 def text_and_markdown_have_their_rows():
-    for form, row in (("text", r"decode +0 pagoda f16 +[\d.]+ +[\d.]+ +[\d.]+ +0\.02M +[\d.]+ +\d+ % +- *"),
-                      ("md", r"\| decode +\| +0 \| pagoda f16 +(\| +[\d.]+ ){3}\| +0\.02M \| +[\d.]+ \| +\d+ % "
+    for form, row in (("text", r"decode +0 pagoda auto +[\d.]+ +[\d.]+ +[\d.]+ +0\.02M +[\d.]+ +\d+ % +- *"),
+                      ("md", r"\| decode +\| +0 \| pagoda auto +(\| +[\d.]+ ){3}\| +0\.02M \| +[\d.]+ \| +\d+ % "
                              r"\| +- \|")):
         result = run("bench", chat_model(), *TINY, "-o", form, env=path_with(), code=0)
         assert len(re.findall(f"^{row}$", result.out, re.M)) == 1, result
@@ -134,7 +134,7 @@ def csv_can_be_read():
     rows = list(csv.DictReader(io.StringIO(result.out)))
     assert len(rows) == 1 and None not in rows[0] and None not in rows[0].values(), rows
     row = rows[0]
-    assert (row["test"], row["depth"], row["engine"], row["threads"]) == ("decode", "0", "pagoda f16", "1"), row
+    assert (row["test"], row["depth"], row["engine"], row["threads"]) == ("decode", "0", "pagoda auto", "1"), row
     assert float(row["tokens_per_second"]) > 0 and row["kv_bytes"] == str(KV_BYTES) and row["ratio"] == "", row
     assert "llama-bench is missing" in result.err, result
 
@@ -147,6 +147,16 @@ def runs_go_back_although_windows_have_moved_on():
     whole = report["rows"][0]["kv_bytes"]
     # 3 of 18 layers see everything, the others 512 tokens; a KV head of 256 numbers each, keys and values
     assert whole == 2 * 2 * 256 * (3 * (528 + 17) + 15 * 512), report
+
+
+@suite.test
+def smaller_codecs_read_less():
+    report = run("bench", chat_model(), "-d", "528", "-n", "4", "-p", "0", "-r", "2", "--kv-codec", "q8", "--no-stock",
+                 "--no-peers", "-o", "json", code=0).json()
+    assert [row["engine"] for row in report["rows"]] == ["pagoda q8"], report
+    exact = KV_BYTES * (528 + 2)
+    # what is recent or may be taken back is exact: 16 tokens at the start, 132 at the end
+    assert 0.6 * exact < report["rows"][0]["kv_bytes"] < 0.7 * exact, (exact, report)
 
 
 @suite.test

@@ -97,7 +97,7 @@ TEST(arenas_too_small_for_a_frame_hold_none)
         uint32_t frame;
         CHECK_EQ_U64(pgd_pool_available(pool, 0), 0);
         CHECK(!pgd_pool_take(pool, 0, &frame) && !pgd_pool_take(pool, 1, &frame));
-        CHECK(pgd_pool_can_take(pool, none_needed) && !pgd_pool_can_take(pool, one_needed));
+        CHECK(pgd_pool_can_take(pool, none_needed, 0) && !pgd_pool_can_take(pool, one_needed, 0));
         pgd_pool_reset(pool);
         CHECK(pgd_pool_is_valid(pool));
         pgd_pool_close(pool);
@@ -118,7 +118,7 @@ TEST(slabs_change_their_class_when_they_are_empty)
     CHECK_EQ_U64(pgd_pool_available(pool, 1), 12);
     const uint32_t fits[] = {3, 3};
     const uint32_t too_much[] = {3, 4};
-    CHECK(pgd_pool_can_take(pool, fits) && !pgd_pool_can_take(pool, too_much));
+    CHECK(pgd_pool_can_take(pool, fits, 0) && !pgd_pool_can_take(pool, too_much, 0));
     uint32_t small;
     uint32_t large;
     CHECK(pgd_pool_take(pool, 1, &small));
@@ -506,7 +506,7 @@ static void twin_compare_room(const struct twin *twin, const struct pgd_pool *po
             slabs++;
         }
     }
-    CHECK(pgd_pool_can_take(pool, needs) == (slabs <= classless));
+    CHECK(pgd_pool_can_take(pool, needs, 0) == (slabs <= classless));
     for (uint32_t i = 0; i < twin->out_count; i++) {
         bytes += twin->classes[twin->out[i].class_index];
     }

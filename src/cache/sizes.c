@@ -1,0 +1,115 @@
+/* cache/sizes.c - how large pages are, and which arena holds so many of them. */
+#include "base/number.h"
+#include "base/status.h"
+#include "cache/cache.h"
+
+/* Index of the class of frames of so many bytes, made if it is new; PGD_POOL_CLASSES_MAX when there is no room. */
+static uint32_t class_of(struct pagoda_cache *cache, uint64_t *class_bytes, uint64_t bytes)
+{
+    uint32_t index = 0;
+    while (index < cache->class_count && class_bytes[index] != bytes) {
+        index++;
+    }
+    if (index == cache->class_count && index < PGD_POOL_CLASSES_MAX) {
+        class_bytes[cache->class_count++] = bytes;
+    }
+    return index;
+}
+
+static enum pagoda_status size_pages(struct pagoda_cache *cache, struct pgd_layer *layer, uint64_t *class_bytes,
+                                     struct pagoda_error *error)
+{
+    const struct pgd_cell_shape shape = {layer->shape.key_size, layer->shape.value_size};
+    for (uint32_t rung = 0; rung < cache->rung_count; rung++) {
+        struct pgd_page_kind *kind = &layer->kinds[rung];
+        kind->cell_bytes = cache->codecs[rung]->cell_bytes(cache->codecs[rung], shape);
+        kind->page_bytes = kind->cell_bytes * layer->shape.kv_heads * cache->page_cells;
+        kind->frame_class = class_of(cache, class_bytes, kind->page_bytes);
+        if (kind->frame_class == PGD_POOL_CLASSES_MAX) {
+            return pgd_fail(error, PAGODA_LIMIT, "the layers have more than %u different page sizes",
+                            PGD_POOL_CLASSES_MAX);
+        }
+        cache->block_frames[rung][kind->frame_class]++;
+        cache->block_bytes[rung] += kind->page_bytes;
+    }
+    return PAGODA_OK;
+}
+
+enum pagoda_status pgd_cache_size_layers(struct pagoda_cache *cache, uint64_t *class_bytes, struct pagoda_error *error)
+{
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        struct pgd_layer *layer = &cache->layers[i];
+        const struct pagoda_layer *shape = &layer->shape;
+        layer->row_bytes = (uint64_t) (shape->key_size + shape->value_size) * shape->kv_heads * sizeof(uint16_t);
+        cache->row_bytes += layer->row_bytes;
+        cache->window_widest = (uint32_t) pgd_max_u64(cache->window_widest, shape->window);
+        const uint32_t group = shape->query_heads / shape->kv_heads;
+        const uint32_t rows =
+            (uint32_t) pgd_min_u64(PGD_ROWS_MAX, pgd_max_u64(16, PGD_ROWS_MAX * 64u / shape->key_size));
+        layer->item_tokens = (uint32_t) pgd_max_u64(1, rows / group);
+        const enum pagoda_status status = size_pages(cache, layer, class_bytes, error);
+        if (status != PAGODA_OK) {
+            return status;
+        }
+    }
+    return PAGODA_OK;
+}
+
+/* Blocks of which a window layer holds a page at most: the window, what may be taken back, a batch, and a ragged end
+ * on both sides. */
+static uint64_t window_blocks(const struct pagoda_cache *cache, const struct pgd_layer *layer)
+{
+    const uint64_t tokens = (uint64_t) layer->shape.window + cache->rollback_tokens + cache->batch_tokens;
+    return pgd_div_up_u64(tokens, cache->page_tokens) + 1;
+}
+
+uint64_t pgd_cache_blocks_limit(const struct pagoda_cache *cache)
+{
+    uint64_t limit = pgd_min_u64(PGD_BLOCKS_MAX, PGD_POSITION_MAX / cache->page_tokens);
+    bool all_windows = true;
+    uint64_t widest = 0;
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        all_windows = all_windows && cache->layers[i].shape.window != 0;
+        widest = pgd_max_u64(widest, window_blocks(cache, &cache->layers[i]));
+    }
+    if (all_windows) {
+        limit = pgd_min_u64(limit, widest);
+    }
+    if (cache->tokens_max != 0) {
+        limit = pgd_min_u64(limit, pgd_div_up_u64(cache->tokens_max, cache->page_tokens) + 1);
+    }
+    return limit;
+}
+
+/* Blocks that may be exact at the same time, whatever the pressure: the first, the latest, a batch, ragged ends. */
+static uint64_t exact_blocks(const struct pagoda_cache *cache)
+{
+    if (cache->rung_count == 1) {
+        return UINT64_MAX;
+    }
+    return pgd_div_up_u64(cache->exact_first, cache->page_tokens) +
+           pgd_div_up_u64((uint64_t) cache->exact_recent + cache->batch_tokens, cache->page_tokens) + 2;
+}
+
+/* Frames of each class when the sequence has `blocks` blocks, and one block on its way to every smaller codec. */
+static void count_frames(const struct pagoda_cache *cache, uint64_t blocks, uint64_t *frames)
+{
+    const uint32_t last = cache->rung_count - 1;
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        const struct pgd_layer *layer = &cache->layers[i];
+        const uint64_t held = layer->shape.window == 0 ? blocks : pgd_min_u64(blocks, window_blocks(cache, layer));
+        const uint64_t exact = pgd_min_u64(held, exact_blocks(cache));
+        frames[layer->kinds[0].frame_class] += exact;
+        frames[layer->kinds[last].frame_class] += held - exact;
+        for (uint32_t rung = 1; rung < cache->rung_count; rung++) {
+            frames[layer->kinds[rung].frame_class]++;
+        }
+    }
+}
+
+uint64_t pgd_cache_arena_bytes(const struct pagoda_cache *cache, uint64_t blocks, const uint64_t *class_bytes)
+{
+    uint64_t frames[PGD_POOL_CLASSES_MAX] = {0};
+    count_frames(cache, blocks, frames);
+    return pgd_pool_arena_bytes(class_bytes, cache->class_count, frames);
+}
