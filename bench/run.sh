@@ -20,8 +20,8 @@ fidelity() {
 }
 
 speed() {
-    build/pagoda bench "$smol" -o md -d 0,2048,4096,7500,8000
-    build/pagoda bench "$gemma" -o md -d 0,2048,4096,16000
+    build/pagoda bench "$smol" -o md --kv-codec f16 -d 0,2048,4096,7500,8000
+    build/pagoda bench "$gemma" -o md --kv-codec f16 -d 0,2048,4096,16000
 }
 
 stream() {
