@@ -1,6 +1,6 @@
 /* bench/fidelity.c - is pagoda's attention the model's attention?
  *
- *     build/bench/fidelity [--model FILE] [--text FILE] [--tokens 4096] [--step 64]
+ *     build/bench/fidelity [--model FILE] [--text FILE] [--tokens 4096] [--step 64] [--threads N]
  *
  * Real text, teacher-forced, through three engines in lockstep: the stock library with fused attention, the
  * stock library without, and pagoda with nothing dropped. Each engine decodes every step from its own cache. The
@@ -28,7 +28,8 @@ struct engines {
     struct pgd_bridge *bridge;
 };
 
-static void open_engines(const struct pgd_model *model, uint64_t tokens, uint32_t step, struct engines *engines)
+static void open_engines(const struct pgd_model *model, uint64_t tokens, uint32_t step, uint32_t threads,
+                         struct engines *engines)
 {
     struct pagoda_error error;
     for (int path = 0; path < 2; path++) {
@@ -37,10 +38,11 @@ static void open_engines(const struct pgd_model *model, uint64_t tokens, uint32_
             .context_tokens = (uint32_t) ((tokens + 255) / 256 * 256),
             .batch_tokens = step,
             .outputs_max = step,
+            .threads = threads,
         };
         bench_check(pgd_stock_open(model, &options, &engines->stock[path], &error), &error, "stock engine");
     }
-    const struct pgd_bridge_options options = {.tokens_max = tokens, .outputs_max = step};
+    const struct pgd_bridge_options options = {.tokens_max = tokens, .threads = threads, .outputs_max = step};
     bench_check(pgd_bridge_open(model, &options, &engines->bridge, &error), &error, "pagoda");
 }
 
@@ -67,7 +69,7 @@ int main(int argc, char **argv)
     int32_t *tokens =
         bench_tokens(model, bench_option(argc, argv, "--text", "build/texts/debian-handbook.txt"), 0, count + 1);
     struct engines engines;
-    open_engines(model, count, step, &engines);
+    open_engines(model, count, step, (uint32_t) bench_number(argc, argv, "--threads", 0), &engines);
 
     struct pair pairs[] = {
         {.name = "stock fused against stock classic (the noise)", .a = FLASH, .b = CLASSIC},

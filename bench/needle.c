@@ -1,11 +1,11 @@
-/* bench/needle.c - a rule in the system prompt and a fact in the middle of 30 turns: who still knows them?
+/* bench/needle.c - two rules in the system prompt and a fact in the middle of 30 turns: who still knows them?
  *
- *     build/bench/needle [--model FILE] [--share 4]
+ *     build/bench/needle [--model FILE] [--share 4] [--threads N]
  *
- * The conversation is made once with the whole cache: real questions, real greedy replies. The same tokens then go
- * through each policy with room for 1 / share of them. Two questions follow, each after a fresh run: one about the
- * fact (turn 12), one about the rule. The account tells how much of the rule and of the fact is in memory; the NLL of
- * the right word tells what the model makes of it.
+ * The conversation is made once with the whole cache: real questions, real replies, sampled with a fixed seed and a
+ * penalty against repetition. The same tokens then go through each policy with room for 1 / share of them. Three
+ * questions follow, each after a fresh run: one about the fact (turn 12), one for each rule. The account tells how much
+ * of the rules and of the fact is in memory; the NLL of the right word tells what the model makes of it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +13,7 @@
 
 #include "bench/common/bench.h"
 #include "engine/prompt.h"
+#include "engine/sampler.h"
 #include "engine/score.h"
 
 #define TURNS 30
@@ -20,7 +21,7 @@
 #define REPLY_TOKENS 48
 #define MESSAGES (1 + 2 * TURNS)
 
-static const char system_prompt[] = "You are a physicist called Marie. Always answer as a physicist.";
+static const char system_prompt[] = "You are a physicist called Marie. Always answer in French.";
 
 static const char *const questions[TURNS] = {
     "Hello! What will the weather be like in spring?",
@@ -64,9 +65,10 @@ struct probe {
 };
 static const struct probe probes[] = {
     {"fact", "Which herb did I say that I do not eat?", "You said that you do not eat", " coriander"},
-    {"rule", "What is your profession?", "I am a", " physicist"},
+    {"profession", "What is your profession?", "I am a", " physicist"},
+    {"language", "In which language do you always answer?", "I always answer in", " French"},
 };
-enum { FACT, RULE, PROBES };
+enum { FACT, PROFESSION, LANGUAGE, PROBES };
 
 struct segment {
     int32_t *tokens;
@@ -118,8 +120,9 @@ static void feed(struct pgd_bridge *bridge, const int32_t *tokens, uint64_t coun
     }
 }
 
-/* The model's own greedy reply, as text; the cache is left as before. */
-static char *make_reply(struct pgd_bridge *bridge, const struct pgd_message *messages, size_t count)
+/* The model's own reply, as text; the cache is left as before. */
+static char *make_reply(struct pgd_bridge *bridge, struct pgd_sampler *sampler, const struct pgd_message *messages,
+                        size_t count)
 {
     const struct pgd_model *model = pgd_bridge_model(bridge);
     const uint64_t position = pagoda_cache_position(pgd_bridge_cache(bridge));
@@ -129,7 +132,7 @@ static char *make_reply(struct pgd_bridge *bridge, const struct pgd_message *mes
     char *reply = calloc(REPLY_TOKENS, PGD_PIECE_BYTES_MAX);
     size_t used = 0;
     for (int i = 0; i < REPLY_TOKENS; i++) {
-        const int32_t token = pgd_score_top(pgd_bridge_logits(bridge, 0), pgd_model_get_info(model)->vocabulary);
+        const int32_t token = pgd_sampler_pick(sampler, pgd_bridge_logits(bridge, 0));
         if (pgd_model_is_end(model, token)) {
             break;
         }
@@ -151,20 +154,27 @@ static void add_segment(struct pgd_bridge *bridge, struct stream *stream, size_t
     feed(bridge, segment->tokens, segment->count);
 }
 
-static void make_stream(const struct pgd_model *model, struct stream *stream)
+static void make_stream(const struct pgd_model *model, uint32_t threads, struct stream *stream)
 {
-    const struct pgd_bridge_options options = {.outputs_max = 1};
+    const struct pgd_bridge_options options = {.threads = threads, .outputs_max = 1};
     struct pgd_bridge *bridge = NULL;
     bench_check(pgd_bridge_open(model, &options, &bridge, &error), &error, "pagoda");
+    struct pgd_sampler_options choice;
+    struct pgd_sampler *sampler = NULL;
+    pgd_sampler_options_default(&choice);
+    choice.repeat_penalty = 1.1f;
+    choice.seed = 1;
+    bench_check(pgd_sampler_open(model, &choice, &sampler, &error), &error, "sampler");
     stream->messages[0] = (struct pgd_message) {"system", system_prompt};
     add_segment(bridge, stream, 0);
     for (size_t turn = 0; turn < TURNS; turn++) {
         stream->messages[1 + 2 * turn] = (struct pgd_message) {"user", questions[turn]};
         add_segment(bridge, stream, 1 + 2 * turn);
-        stream->replies[turn] = make_reply(bridge, stream->messages, 2 + 2 * turn);
+        stream->replies[turn] = make_reply(bridge, sampler, stream->messages, 2 + 2 * turn);
         stream->messages[2 + 2 * turn] = (struct pgd_message) {"assistant", stream->replies[turn]};
         add_segment(bridge, stream, 2 + 2 * turn);
     }
+    pgd_sampler_close(sampler);
     pgd_bridge_close(bridge);
 }
 
@@ -236,16 +246,18 @@ static double ask(struct pgd_bridge *bridge, struct stream *stream, const struct
     return nll;
 }
 
-static void run(const struct pgd_model *model, struct stream *stream, const struct setting *setting, uint64_t hold)
+static void run(const struct pgd_model *model, uint32_t threads, struct stream *stream, const struct setting *setting,
+                uint64_t hold)
 {
     double nll[PROBES];
-    uint64_t rule_held = 0;
+    uint64_t rules_held = 0;
     uint64_t fact_held = 0;
     struct pagoda_account account = {0};
-    const struct segment *rule = &stream->segments[0];
+    const struct segment *rules = &stream->segments[0];
     const struct segment *fact = &stream->segments[1 + 2 * (FACT_TURN - 1)];
     for (int p = 0; p < PROBES; p++) {
         const struct pgd_bridge_options options = {.tokens_max = setting->whole ? 0 : hold,
+                                                   .threads = threads,
                                                    .on_full = PAGODA_ON_FULL_EVICT,
                                                    .policy = {.kind = setting->policy}};
         struct pgd_bridge *bridge = NULL;
@@ -258,15 +270,15 @@ static void run(const struct pgd_model *model, struct stream *stream, const stru
             }
         }
         pagoda_cache_account(cache, &account);
-        rule_held = held_tokens(cache, rule);
+        rules_held = held_tokens(cache, rules);
         fact_held = held_tokens(cache, fact);
         nll[p] = ask(bridge, stream, &probes[p]);
         pgd_bridge_close(bridge);
     }
-    printf("| %-36s | %5llu | %5llu | %3llu / %-3llu | %3llu / %-3llu | %6.2f | %6.2f |\n", setting->name,
-           (unsigned long long) account.ram, (unsigned long long) account.dropped, (unsigned long long) rule_held,
-           (unsigned long long) rule->count, (unsigned long long) fact_held, (unsigned long long) fact->count,
-           nll[RULE], nll[FACT]);
+    printf("| %-33s | %5llu | %5llu | %2llu / %-2llu | %2llu / %-2llu | %5.2f | %5.2f | %5.2f |\n", setting->name,
+           (unsigned long long) account.ram, (unsigned long long) account.dropped, (unsigned long long) rules_held,
+           (unsigned long long) rules->count, (unsigned long long) fact_held, (unsigned long long) fact->count,
+           nll[PROFESSION], nll[LANGUAGE], nll[FACT]);
     fflush(stdout);
 }
 
@@ -274,7 +286,8 @@ int main(int argc, char **argv)
 {
     static struct stream stream;
     struct pgd_model *model = bench_open_model(argc, argv);
-    make_stream(model, &stream);
+    const uint32_t threads = (uint32_t) bench_number(argc, argv, "--threads", 0);
+    make_stream(model, threads, &stream);
     const uint64_t hold = stream.total / bench_number(argc, argv, "--share", 4);
     static const struct setting settings[] = {
         {"everything in memory", true, PAGODA_POLICY_SINK, true, false},
@@ -287,10 +300,10 @@ int main(int argc, char **argv)
     };
     printf("%s: %d turns, %llu tokens, room for %llu\n\n", pgd_model_get_info(model)->name, TURNS,
            (unsigned long long) stream.total, (unsigned long long) hold);
-    printf("| policy | held | dropped | rule in memory | fact in memory | NLL of rule | NLL of fact "
-           "|\n|---|---|---|---|---|---|---|\n");
+    printf("| policy | held | dropped | rules in memory | fact in memory | NLL \"physicist\" | NLL \"French\" | "
+           "NLL \"coriander\" |\n|---|---|---|---|---|---|---|---|\n");
     for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
-        run(model, &stream, &settings[i], hold);
+        run(model, threads, &stream, &settings[i], hold);
     }
     for (size_t m = 0; m < MESSAGES; m++) {
         free(stream.segments[m].tokens);

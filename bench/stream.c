@@ -1,7 +1,7 @@
 /* bench/stream.c - an endless text through a fixed budget: does the model stay fluent, does memory stay flat?
  *
  *     build/bench/stream [--model FILE] [--text FILE] [--tokens 32768] [--hold 1024] [--policy sink|window|fifo]
- *                        [--chunk 32] [--keep-gaps 1]
+ *                        [--chunk 32] [--keep-gaps 1] [--threads N]
  *
  * Prints the NLL of each eighth of the text and the resident memory at its end. With `--keep-gaps 1` positions are
  * left as they are past the trained length, to show what closing them is for.
@@ -34,6 +34,7 @@ int main(int argc, char **argv)
         bench_tokens(model, bench_option(argc, argv, "--text", "build/texts/debian-handbook.txt"), 0, count + 1);
     const struct pgd_bridge_options options = {
         .tokens_max = hold,
+        .threads = (uint32_t) bench_number(argc, argv, "--threads", 0),
         .outputs_max = chunk,
         .on_full = PAGODA_ON_FULL_EVICT,
         .policy = {.kind = policy_named(policy)},

@@ -14,6 +14,23 @@ static uint64_t percent_seen(const struct pagoda_account *account)
     return account->total == 0 ? 100 : (uint64_t) ((double) seen * 100.0 / (double) account->total);
 }
 
+/* "688 re-encoded (512 k8v4, 176 k5v4)" */
+static void print_codecs(const struct pagoda_account *account, const char *separator, struct pgd_buffer *line)
+{
+    pgd_buffer_print(line, "%s%s re-encoded (", separator, pgd_count_words(account->quantized).text);
+    const char *comma = "";
+    for (enum pagoda_codec codec = PAGODA_CODEC_R15; codec < PAGODA_CODEC_COUNT; codec++) {
+        if (account->by_codec[codec] > 0) {
+            const struct pgd_words count = pgd_count_words(account->by_codec[codec]);
+            const bool alone = account->by_codec[codec] == account->quantized;
+            pgd_buffer_print(line, "%s%s%s%s", comma, alone ? "" : count.text, alone ? "" : " ",
+                             pagoda_codec_name(codec));
+            comma = ", ";
+        }
+    }
+    pgd_buffer_print(line, ")");
+}
+
 void pgd_account_line(const struct pagoda_account *account, const char *policy, struct pgd_buffer *line)
 {
     if (account->exact) {
@@ -32,6 +49,6 @@ void pgd_account_line(const struct pagoda_account *account, const char *policy, 
         separator = ", ";
     }
     if (account->quantized > 0) {
-        pgd_buffer_print(line, "%s%s in a smaller codec", separator, pgd_count_words(account->quantized).text);
+        print_codecs(account, separator, line);
     }
 }

@@ -508,6 +508,10 @@ static enum pagoda_status check_memory_flags(const struct pgd_options *options, 
     if (options->page % 16 != 0) {
         return pgd_fail(error, PAGODA_INVALID, "--page: %" PRIu64 " is not a multiple of 16", options->page);
     }
+    if (options->ctx_size != 0 && options->ctx_size < options->page) {
+        return pgd_fail(error, PAGODA_INVALID, "--ctx-size: %" PRIu64 " is less than one page of %" PRIu64 " tokens",
+                        options->ctx_size, options->page);
+    }
     if (was_given(given, "window") && options->policy == PAGODA_POLICY_FIFO) {
         return pgd_fail(error, PAGODA_INVALID, "--window says nothing to the policy fifo: use window or sink");
     }

@@ -100,7 +100,7 @@ static void say_banner(const struct pgd_repl *repl)
     pagoda_cache_memory(pgd_bridge_cache(repl->loaded.bridge), &memory);
     pagoda_cache_account(pgd_bridge_cache(repl->loaded.bridge), &account);
     pgd_say_note(repl->terminal, "pagoda %s: %s, %s", pagoda_version(), info->name, info->description);
-    pgd_say_note(repl->terminal, "KV budget %s, hard: %s tokens; when full: %s%s",
+    pgd_say_note(repl->terminal, "KV budget %s: room for %s tokens; when full: %s%s",
                  pgd_size_words(memory.budget_bytes).text, pgd_count_words(memory.tokens_capacity).text,
                  pgd_repl_rule(repl), account.pinned > 0 ? "; the system prompt is pinned" : "");
     if (pgd_lines_is_interactive(repl->lines)) {
@@ -172,6 +172,7 @@ static enum pgd_exit take_turn(struct pgd_repl *repl, const char *text)
     struct pagoda_error error;
     start_reading(repl);
     enum pagoda_status status = say_twice(repl, text, &wanted, &error);
+    pgd_reply_end(&stream);
     pgd_progress_end(&repl->progress);
     pgd_interrupt_release();
     if (status != PAGODA_OK) {

@@ -316,7 +316,14 @@ static bool stats(struct pgd_repl *repl, const char *argument)
     printf("tokens      %s in all: %s held, %s dropped, %s pinned; room for %s\n", pgd_count_words(account.total).text,
            pgd_count_words(account.ram + account.quantized).text, pgd_count_words(account.dropped).text,
            pgd_count_words(account.pinned).text, pgd_count_words(memory.tokens_capacity).text);
-    printf("pages       %s evicted, %s freed behind sliding windows\n", pgd_count_words(memory.evicted_pages).text,
+    for (enum pagoda_codec codec = 0; codec < PAGODA_CODEC_COUNT; codec++) {
+        if (account.by_codec[codec] > 0) {
+            printf("  %-4s        %s tokens\n", pagoda_codec_name(codec),
+                   pgd_count_words(account.by_codec[codec]).text);
+        }
+    }
+    printf("pages       %s evicted, %s re-encoded, %s freed behind sliding windows\n",
+           pgd_count_words(memory.evicted_pages).text, pgd_count_words(memory.reencoded_pages).text,
            pgd_count_words(memory.released_window_pages).text);
     if (repl->has_last) {
         const struct pgd_turn *last = &repl->last;

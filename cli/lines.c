@@ -52,7 +52,7 @@ static struct pgd_lines *owner_of(EditLine *editor)
 static char *prompt(EditLine *editor)
 {
     static char plain[] = "> ";
-    static char bold[] = "\001\033[1m\001> \001\033[0m\001";
+    static char bold[] = "\001\033[1m\001>\001\033[0m\001 "; /* libedit shows no sequence behind the last letter */
     static char more[] = ". ";
     const struct pgd_lines *lines = owner_of(editor);
     if (lines->continues) {

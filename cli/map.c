@@ -12,7 +12,7 @@
 
 #include "base/number.h"
 
-enum cell { HELD, OPEN, PINNED, DROPPED, FREE, RESERVED, CELL_KINDS };
+enum cell { HELD, SMALL, OPEN, PINNED, DROPPED, FREE, RESERVED, CELL_KINDS };
 
 /* Longer runs of dropped pages are written as a number: they are history, not memory. */
 #define DROPPED_CELLS_MAX 8u
@@ -20,13 +20,14 @@ enum cell { HELD, OPEN, PINNED, DROPPED, FREE, RESERVED, CELL_KINDS };
 #define ZOOM_MAX (UINT64_C(1) << 40)
 
 static const char *const glyphs_unicode[CELL_KINDS] = {
-    "\u2588", "\u258C", "\u25A3", "\u00D7", "\u25A1", "\u2592",
+    "\u2588", "\u2584", "\u258C", "\u25A3", "\u00D7", "\u25A1", "\u2592",
 };
-static const char *const glyphs_ascii[CELL_KINDS] = {"#", "+", "P", "x", ".", "="};
+static const char *const glyphs_ascii[CELL_KINDS] = {"#", "q", "+", "P", "x", ".", "="};
 
 /* After Okabe and Ito: told apart also by the colour-blind. Columns as enum pgd_palette. */
 static const char *const colors[CELL_KINDS][4] = {
     [HELD] = {"", "\033[36m", "\033[38;5;74m", "\033[38;2;86;180;233m"},
+    [SMALL] = {"", "\033[34m", "\033[38;5;32m", "\033[38;2;0;114;178m"},
     [OPEN] = {"", "\033[33m", "\033[38;5;214m", "\033[38;2;230;159;0m"},
     [PINNED] = {"", "\033[32m", "\033[38;5;36m", "\033[38;2;0;158;115m"},
     [DROPPED] = {"", "\033[31m", "\033[38;5;166m", "\033[38;2;213;94;0m"},
@@ -151,7 +152,7 @@ static enum cell cell_of(const struct pagoda_span *span)
     switch (span->state) {
     case PAGODA_PAGE_ABSENT: return DROPPED;
     case PAGODA_PAGE_OPEN: return span->pinned ? PINNED : OPEN;
-    case PAGODA_PAGE_SEALED: return span->pinned ? PINNED : HELD;
+    case PAGODA_PAGE_SEALED: return span->pinned ? PINNED : span->codec != PAGODA_CODEC_F16 ? SMALL : HELD;
     }
     return HELD;
 }
@@ -267,6 +268,10 @@ static void put_head(const struct pgd_map *map, struct pen *pen)
     snprintf(words, sizeof(words), "held %s of %s tokens",
              pgd_count_words(map->account.ram + map->account.quantized).text, pgd_count_words(map->account.total).text);
     put_words(pen, words, (uint32_t) strlen(words));
+    if (map->account.quantized > 0) {
+        snprintf(words, sizeof(words), "re-encoded %s", pgd_count_words(map->account.quantized).text);
+        put_words(pen, words, (uint32_t) strlen(words));
+    }
     snprintf(words, sizeof(words), "pinned %s", pgd_count_words(map->account.pinned).text);
     put_words(pen, words, (uint32_t) strlen(words));
     snprintf(words, sizeof(words), "dropped %s", pgd_count_words(map->account.dropped).text);
@@ -280,7 +285,8 @@ static void put_head(const struct pgd_map *map, struct pen *pen)
 static void put_legend(const struct pgd_map *map, struct pen *pen)
 {
     static const char *const names[CELL_KINDS] = {
-        "held", "being written", "pinned", "dropped, gone", "free", "reserved for tables and scratch",
+        "held", "held, re-encoded smaller",        "being written", "pinned", "dropped, gone",
+        "free", "reserved for tables and scratch",
     };
     char words[192];
     pgd_buffer_add(pen->text, "\n", 1);

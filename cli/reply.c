@@ -9,6 +9,24 @@
 #include "cli/machine.h"
 #include "cli/report.h"
 
+/* Wrapped text, once it is. */
+static bool show(struct pgd_stream *stream, struct pgd_buffer *text)
+{
+    const bool shown = !text->failed && pgd_terminal_write(stream->terminal, pgd_buffer_text(text), text->count);
+    pgd_buffer_free(text);
+    return shown;
+}
+
+static bool print(struct pgd_stream *stream, const char *bytes, size_t count)
+{
+    if (!pgd_terminal_wraps(stream->terminal)) {
+        return pgd_terminal_write(stream->terminal, bytes, count);
+    }
+    struct pgd_buffer text = {0};
+    pgd_wrap_add(&stream->wrap, bytes, count, pgd_terminal_columns(), &text);
+    return show(stream, &text);
+}
+
 static bool take_text(void *user, const char *bytes, size_t count)
 {
     struct pgd_stream *stream = user;
@@ -20,10 +38,20 @@ static bool take_text(void *user, const char *bytes, size_t count)
     if (stream->keep != NULL) {
         pgd_buffer_add(stream->keep, bytes, count);
         stream->failed = stream->keep->failed;
-    } else if (!pgd_terminal_write(stream->terminal, bytes, count)) {
+    } else if (!print(stream, bytes, count)) {
         stream->failed = true;
     }
     return !stream->failed;
+}
+
+void pgd_reply_end(struct pgd_stream *stream)
+{
+    struct pgd_buffer text = {0};
+    pgd_wrap_end(&stream->wrap, pgd_terminal_columns(), &text);
+    if (text.count > 0 && !stream->failed) {
+        stream->failed = !show(stream, &text);
+    }
+    pgd_buffer_free(&text);
 }
 
 /* A model that never ends must not talk for ever unless asked to: with a policy that evicts, no budget stops it. */

@@ -167,6 +167,7 @@ static enum pgd_exit answer(struct run *run, const struct pgd_buffer *prompt)
         .keep = run->options->json ? &run->text : NULL,
     };
     enum pagoda_status status = uses_template(run) ? run_turn(run, prompt, &error) : run_raw(run, prompt, &error);
+    pgd_reply_end(&run->stream);
     pgd_progress_end(&run->progress);
     if (status == PAGODA_CANCELLED) { /* while reading: a reply without text */
         run->reply.stop = PGD_STOP_CANCELLED;

@@ -53,7 +53,7 @@ void pgd_suggest_try(struct pgd_suggestion *suggestion, const char *candidate)
     size_t distance = edit_distance(suggestion->wanted, wanted_length, candidate, length);
     /* A word cut short, or typed longer than it is, means the same more often than a word of equal distance. */
     const size_t common = least(wanted_length, length);
-    if (common >= 4 && strncmp(suggestion->wanted, candidate, common) == 0) {
+    if (common >= 3 && strncmp(suggestion->wanted, candidate, common) == 0) {
         distance = least(distance, 1);
     }
     const size_t near_enough = least(wanted_length / 2, 4);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cli/safe.h"
+#include "cli/wrap.h"
 
 void pgd_terminal_guard_streams(void)
 {
@@ -111,6 +112,11 @@ uint32_t pgd_terminal_rows(void)
     return size.ws_row > 0 ? size.ws_row : 24;
 }
 
+bool pgd_terminal_wraps(const struct pgd_terminal *terminal)
+{
+    return terminal->out_is_tty && !terminal->dumb;
+}
+
 bool pgd_terminal_write(const struct pgd_terminal *terminal, const char *bytes, size_t count)
 {
     if (!terminal->out_is_tty) {
@@ -140,22 +146,28 @@ bool pgd_terminal_finish_output(void)
 
 /* ---- talk ---- */
 
-static void say(const char *prefix, const char *suffix, const char *format, va_list arguments)
+/* `columns`: where lines are broken; 0: nowhere. */
+static void say(const char *prefix, const char *suffix, uint32_t columns, const char *format, va_list arguments)
 {
     char line[2048];
     fflush(stdout); /* both may be the same terminal */
     vsnprintf(line, sizeof(line), format, arguments);
     struct pgd_buffer safe = {0};
+    struct pgd_buffer text = {0};
+    struct pgd_wrap wrap = {.column = 0};
     pgd_safe_disarm(&safe, line, strlen(line));
-    fprintf(stderr, "%s%s%s\n", prefix, pgd_buffer_text(&safe), suffix);
+    pgd_wrap_add(&wrap, pgd_buffer_text(&safe), safe.count, columns == 0 ? UINT32_MAX : columns, &text);
+    pgd_wrap_end(&wrap, columns == 0 ? UINT32_MAX : columns, &text);
+    fprintf(stderr, "%s%s%s\n", prefix, pgd_buffer_text(&text), suffix);
     pgd_buffer_free(&safe);
+    pgd_buffer_free(&text);
 }
 
 void pgd_say_error(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    say("pagoda: error: ", "", format, arguments);
+    say("pagoda: error: ", "", 0, format, arguments);
     va_end(arguments);
 }
 
@@ -163,7 +175,7 @@ void pgd_say_warning(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    say("pagoda: warning: ", "", format, arguments);
+    say("pagoda: warning: ", "", 0, format, arguments);
     va_end(arguments);
 }
 
@@ -171,7 +183,8 @@ void pgd_say_note(const struct pgd_terminal *terminal, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    say(pgd_terminal_dim(terminal->err_palette), pgd_terminal_plain(terminal->err_palette), format, arguments);
+    say(pgd_terminal_dim(terminal->err_palette), pgd_terminal_plain(terminal->err_palette),
+        terminal->err_is_tty && !terminal->dumb ? pgd_terminal_columns() : 0, format, arguments);
     va_end(arguments);
 }
 

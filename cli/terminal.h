@@ -38,6 +38,9 @@ void pgd_terminal_open(const struct pgd_options *options, struct pgd_terminal *t
 uint32_t pgd_terminal_columns(void);
 uint32_t pgd_terminal_rows(void);
 
+/* Whether lines of text on standard output are broken between words. */
+bool pgd_terminal_wraps(const struct pgd_terminal *terminal);
+
 /* Writes text of a model or a file to standard output; what could steer the terminal is taken out when there
  * is one. false: it cannot be written. */
 PGD_MUST_CHECK bool pgd_terminal_write(const struct pgd_terminal *terminal, const char *bytes, size_t count);

@@ -132,6 +132,39 @@ static enum pagoda_status check_gaps(const struct pgd_bridge *bridge, const stru
     return PAGODA_OK;
 }
 
+static uint64_t capacity_of(const struct pagoda_cache *cache)
+{
+    struct pagoda_memory memory;
+    pagoda_cache_memory(cache, &memory);
+    return memory.tokens_capacity;
+}
+
+/* Re-encoding under pressure keeps some room free to work in. A very small budget holds more without it. */
+static enum pagoda_status open_roomier(const struct pagoda_cache_options *options, struct pagoda_cache **cache,
+                                       struct pagoda_error *error)
+{
+    if (options->codec_tight <= options->codec) {
+        return pagoda_cache_open(options, cache, error);
+    }
+    struct pagoda_cache_options plain_options = *options;
+    struct pagoda_cache *plain = NULL;
+    struct pagoda_cache *tight = NULL;
+    plain_options.codec_tight = options->codec;
+    enum pagoda_status status = pagoda_cache_open(&plain_options, &plain, error);
+    if (status == PAGODA_OK) {
+        status = pagoda_cache_open(options, &tight, error);
+        status = status == PAGODA_OVER_BUDGET ? PAGODA_OK : status;
+    }
+    if (status == PAGODA_OK) {
+        struct pagoda_cache **worse = tight != NULL && capacity_of(tight) >= capacity_of(plain) ? &plain : &tight;
+        *cache = worse == &plain ? tight : plain;
+        pagoda_cache_close(*worse);
+        return PAGODA_OK;
+    }
+    pagoda_cache_close(plain);
+    return status;
+}
+
 static enum pagoda_status open_cache(struct pgd_bridge *bridge, const struct pgd_bridge_options *options,
                                      struct pagoda_error *error)
 {
@@ -167,7 +200,7 @@ static enum pagoda_status open_cache(struct pgd_bridge *bridge, const struct pgd
         status = automatic_budget(&cache, trained, &cache.budget_bytes, error);
     }
     if (status == PAGODA_OK) {
-        status = pagoda_cache_open(&cache, &bridge->cache, error);
+        status = open_roomier(&cache, &bridge->cache, error);
     }
     free(layers);
     return status;

@@ -317,10 +317,10 @@ static enum pagoda_status fail_system(const struct pgd_chat *chat, struct pagoda
     struct pagoda_memory memory;
     pagoda_cache_memory(pgd_bridge_cache(chat->bridge), &memory);
     return pgd_fail(error, PAGODA_OVER_BUDGET,
-                    "the system prompt has %zu tokens but --kv %.4g MiB holds %llu, and some of them "
-                    "must stay free for the conversation: raise --kv, or shorten it",
-                    chat->system_count, (double) memory.budget_bytes / 1048576.0,
-                    (unsigned long long) memory.tokens_capacity);
+                    "the system prompt has %zu tokens but %llu fit (--kv %.4g MiB, or -c), and some of them "
+                    "must stay free for the conversation: raise the limit, or shorten it",
+                    chat->system_count, (unsigned long long) memory.tokens_capacity,
+                    (double) memory.budget_bytes / 1048576.0);
 }
 
 /* Reads the system prompt into an empty cache. */

@@ -59,15 +59,12 @@ static struct space find_space(const struct pagoda_cache *cache)
     return space;
 }
 
-/* Whether the bytes of the budget would hold a page more than the capacity: then the limit is a number of tokens. */
-static bool is_limited_by_length(const struct pagoda_cache *cache, uint64_t capacity)
+/* Whether the limit is a number of tokens, and not the bytes of the budget. */
+static bool is_limited_by_length(const struct pagoda_cache *cache)
 {
     struct pagoda_memory memory;
     pagoda_cache_memory(cache, &memory);
-    const uint64_t other = memory.by_category[PAGODA_MEMORY_TABLES] + memory.by_category[PAGODA_MEMORY_STAGING];
-    uint64_t rows = 0;
-    return pgd_mul_u64(capacity + CHUNK_TOKENS_MIN, memory.bytes_per_token, &rows) && pgd_add_u64(rows, other, &rows) &&
-           rows <= memory.budget_bytes;
+    return memory.tokens_max != 0 && memory.tokens_capacity >= memory.tokens_max;
 }
 
 #define NUMBER_BYTES 32u
@@ -98,7 +95,7 @@ static enum pagoda_status refuse_whole(const struct pagoda_cache *cache, uint64_
     char free_part[NUMBER_BYTES + 32] = "";
     struct pagoda_memory memory;
     pagoda_cache_memory(cache, &memory);
-    const bool by_length = is_limited_by_length(cache, space->capacity);
+    const bool by_length = is_limited_by_length(cache);
     snprintf(budget, sizeof(budget), "--kv %.4g MiB", (double) memory.budget_bytes / 1048576.0);
     if (space->held > 0) {
         snprintf(free_part, sizeof(free_part), ", of which %s are free", write_count(left, space->left));

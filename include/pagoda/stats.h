@@ -53,6 +53,7 @@ struct pagoda_memory {
     double utilisation_at_peak;     /* live row bytes / frame bytes when frame bytes were highest */
     uint64_t tokens_capacity;       /* tokens that fit when all layers hold them, in the smallest codec allowed,
                                      * tokens_max considered */
+    uint64_t tokens_max;            /* of the options; 0: none */
     uint64_t bytes_per_token;       /* K and V rows of one token in all layers */
     uint64_t evicted_pages;         /* pages dropped by the policy since open or reset */
     uint64_t reencoded_pages;       /* pages made smaller since open or reset, each step counted */

@@ -41,6 +41,7 @@ void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory 
         .live_row_bytes = cache->live_row_bytes,
         .frame_bytes = pgd_pool_taken_bytes(cache->pool),
         .tokens_capacity = cache->tokens_capacity,
+        .tokens_max = cache->tokens_max,
         .bytes_per_token = cache->row_bytes,
         .evicted_pages = cache->evicted_pages,
         .reencoded_pages = cache->reencoded_pages,

@@ -424,10 +424,10 @@ static enum pagoda_status fail_over_budget(const struct pagoda_cache_options *op
         return status;
     }
     return pgd_fail(error, PAGODA_OVER_BUDGET,
-                    "a KV budget of %.2f MiB does not hold one page of %u tokens in each of %u layers: "
-                    "it takes at least %.2f MiB",
-                    (double) options->budget_bytes / 1048576.0, options->page_tokens, options->layer_count,
-                    (double) least / 1048576.0);
+                    "a KV budget of %llu bytes does not hold one page of %u tokens in each of %u layers: "
+                    "it takes at least %llu bytes (%.2f MiB)",
+                    (unsigned long long) options->budget_bytes, options->page_tokens, options->layer_count,
+                    (unsigned long long) least, (double) least / 1048576.0);
 }
 
 enum pagoda_status pagoda_cache_open(const struct pagoda_cache_options *options, struct pagoda_cache **out,

@@ -7,6 +7,7 @@ everything that the process touches, mapped weights and page cache included.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,12 +71,15 @@ class Group:
         os.rmdir(self.path)
 
 
-def drop_page_cache_of(*paths):
-    """Pages that somebody else has read are charged to nobody: make sure that ours are charged to the group."""
-    for path in paths:
-        fd = os.open(path, os.O_RDONLY)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(fd)
+def copy_of_model(folder):
+    """A copy that nobody else has read, and none of it in memory: what is read of it is charged to the group."""
+    path = os.path.join(folder, os.path.basename(MODEL))
+    with open(MODEL, "rb") as source, open(path, "wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
+        copy.flush()
+        os.fsync(copy.fileno())
+        os.posix_fadvise(copy.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return path
 
 
 def long_prompt(file):
@@ -90,10 +94,9 @@ def long_prompt(file):
 def with_group(test):
     group = Group()
     try:
-        with tempfile.NamedTemporaryFile("w", suffix=".txt") as prompt:
+        with tempfile.TemporaryDirectory() as folder, tempfile.NamedTemporaryFile("w", suffix=".txt") as prompt:
             long_prompt(prompt)
-            drop_page_cache_of(MODEL)
-            test(group, prompt.name)
+            test(group, copy_of_model(folder), prompt.name)
     finally:
         group.remove()
 
@@ -103,27 +106,36 @@ def check(condition, what):
         raise AssertionError(what)
 
 
-def test_pagoda_finishes_inside_the_limit(group, prompt):
-    done = group.run([PAGODA, "run", MODEL, "-f", prompt, "--kv", str(KV), "--on-full", "evict", "--policy", "sink",
-                      "-n", "32", "--temp", "0", "--json"])
+def finishes_inside_the_limit(group, model, prompt, codec, acted):
+    done = group.run([PAGODA, "run", model, "-f", prompt, "--kv", str(KV), "--on-full", "evict", "--policy", "sink",
+                      "--kv-codec", codec, "-n", "32", "--temp", "0", "--json"])
     check(done.returncode == 0, f"exit code {done.returncode}: {done.stderr.decode(errors='replace')[-400:]}")
     report = json.loads(done.stdout.decode().splitlines()[-1])
     check(report["tokens"]["prompt"] > 6500, f"prompt of {report['tokens']['prompt']} tokens")
-    check(report["tokens"]["dropped"] > 0, "nothing was dropped: the test did not test")
+    check(report["tokens"][acted] > 0, f"nothing was {acted}: the test did not test")
     check(len(report["text"].strip()) > 0, "no answer")
     check(report["kv"]["peak_bytes"] <= report["kv"]["budget_bytes"] <= KV, f"KV {report['kv']}")
     peak = int(group.read(group.peak))
     check(peak <= LIMIT, f"kernel's account {peak}")
     print(f"   pagoda: {report['tokens']['prompt']} prompt tokens, kernel's peak {peak / 2**20:.0f} MiB, "
           f"peak resident {report['memory']['peak_rss_bytes'] / 2**20:.0f} MiB, "
-          f"KV peak {report['kv']['peak_bytes'] / 2**20:.1f} MiB, dropped {report['tokens']['dropped']}; "
+          f"KV peak {report['kv']['peak_bytes'] / 2**20:.1f} MiB, re-encoded {report['tokens']['quantized']}, "
+          f"dropped {report['tokens']['dropped']}; "
           f"answer: {report['text'].strip()[:120]!r}")
 
 
-def test_stock_is_killed_inside_the_limit(group, prompt):
+def test_pagoda_drops_inside_the_limit(group, model, prompt):
+    finishes_inside_the_limit(group, model, prompt, "f16", "dropped")
+
+
+def test_pagoda_re_encodes_inside_the_limit(group, model, prompt):
+    finishes_inside_the_limit(group, model, prompt, "auto", "quantized")
+
+
+def test_stock_is_killed_inside_the_limit(group, model, prompt):
     if not os.path.exists(STOCK):
         raise Skip("build/bench/stock_run is not built")
-    done = group.run([STOCK, "--model", MODEL, "--text", prompt, "--context", "8192"])
+    done = group.run([STOCK, "--model", model, "--text", prompt, "--context", "8192"])
     check(done.returncode == -signal.SIGKILL,
           f"the stock engine ended with {done.returncode}: {done.stdout.decode(errors='replace')[-200:]}")
     print("   stock with an 8k context: killed by the kernel")

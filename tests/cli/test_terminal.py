@@ -7,7 +7,7 @@ import signal
 import stat
 import time
 
-from support.suite import Suite, chat_model, environment, scratch
+from support.suite import Suite, chat_model, environment, run, scratch
 from support.terminal import Terminal
 
 suite = Suite()
@@ -254,6 +254,21 @@ def colours_by_terminal():
 
 
 @suite.test
+def only_the_prompt_is_bold():
+    with chat("-n", "4") as terminal:
+        terminal.prompt()
+        terminal.line("Hello")
+        terminal.prompt()
+        bold = False
+        for piece in re.split(rb"(\x1b\[[0-9;]*m)", terminal.data):
+            if piece.startswith(b"\x1b["):
+                bold = piece == b"\x1b[1m"
+            elif bold:
+                assert piece.strip() in (b">", b""), terminal.data
+        assert b"\x1b[1m>" in terminal.data, terminal.data
+
+
+@suite.test
 def a_dumb_terminal_gets_plain_text():
     for term in ("dumb", None):
         with chat("-n", "4", env=environment(TERM=term)) as terminal:
@@ -321,6 +336,30 @@ def going_to_the_background_and_back():
         terminal.line("icy")
         terminal.wait_for("when the budget is full")
         terminal.prompt()
+
+
+@suite.test
+def lines_break_between_words():
+    arguments = ["run", chat_model(), "-p", "Tell me a story", "-n", "120", "-s", "7", "--ignore-eos", "-q"]
+    words = run(*arguments, code=0).out.split()
+    assert len(words) > 60, words
+    with Terminal(*arguments, columns=40) as terminal:
+        assert terminal.exit_code() == 0
+        lines = terminal.text().split("\n")
+    assert all(len(line) <= 40 for line in lines), lines
+    assert " ".join(lines).split() == words, (lines, words)
+
+
+@suite.test
+def remarks_break_between_words():
+    with chat("--kv", "4M", "-n", "100", "--ignore-eos", columns=50) as terminal:
+        terminal.prompt()
+        for _ in range(2):
+            terminal.line("Tell me a story")
+            terminal.prompt()
+        lines = terminal.text().split("\n")
+    assert all(len(line) <= 50 for line in lines), lines
+    assert "the KV budget is full: from here on old text" in lines, lines
 
 
 @suite.test

@@ -59,7 +59,8 @@ def unknown_commands_name_the_nearest():
 @suite.test
 def unknown_flags_name_the_nearest():
     for typed, meant in (("--kvv", "kv"), ("--polcy", "policy"), ("--on-ful", "on-full"), ("--sed", "seed"),
-                         ("--temperatur", "temp"), ("--context-size", "ctx-size"), ("--theads", "threads"),
+                         ("--temperatur", "temp"), ("--context-size", "ctx-size"), ("--ctx", "ctx-size"),
+                         ("--theads", "threads"),
                          ("--jsn=1", "json"), ("--hlep", "help"), ("--no_pin", "no-pin")):
         fails(2, [f"'{typed.split('=')[0]}'", f"'--{meant}'"], "run", typed, "m.gguf", "-p", "x")
     fails(2, "unknown flag '--xyzzyxyzzy'", "run", "m.gguf", "--xyzzyxyzzy")
@@ -90,7 +91,8 @@ def wrong_values_are_told_with_their_flag():
             ("--page", "17", "multiple of 16"), ("--page", "0", "range"), ("--page", "272", "range"),
             ("--on-full", "evct", "did you mean 'evict'"), ("--on-full", "spill", "not in this version"),
             ("--policy", "lru", "fifo, window, sink"), ("--color", "blue", "auto, always, never"),
-            ("-ctk", "q8_0", "f16"), ("-ctv", "q4_0", "f16"), ("--cpu", "sse9", "auto, ref"), ("-c", "many", "number")):
+            ("-ctk", "q8_0", "f16"), ("-ctv", "q4_0", "f16"), ("--cpu", "sse9", "auto, ref"), ("-c", "many", "number"),
+            ("-c", "1", "less than one page of 16 tokens"), ("-c", "15", "less than one page")):
         fails(2, word, "run", "m.gguf", "-p", "x", flag, value)
 
 
