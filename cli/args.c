@@ -13,6 +13,7 @@
 
 const char *const pgd_policy_words[] = {"fifo", "window", "sink", NULL};
 const char *const pgd_on_full_words[] = {"stop", "evict", "spill", NULL};
+static const char *const output_words[] = {"text", "md", "csv", "json", NULL};
 static const char *const color_words[] = {"auto", "always", "never", NULL};
 
 enum kind {
@@ -25,6 +26,7 @@ enum kind {
     INTEGER, /* int32_t */
     BUDGET,  /* struct pgd_budget */
     CHOICE,  /* int: index into words */
+    DEPTHS,  /* struct pgd_depths */
     BITS,    /* uint32_t: bits of a cache type of llama.cpp */
     CPU      /* const char *: a kernel level that is here */
 };
@@ -44,10 +46,12 @@ struct arg {
 };
 
 #define AT(member) offsetof(struct pgd_options, member)
-#define ALL (PGD_COMMAND_CHAT | PGD_COMMAND_RUN | PGD_COMMAND_SHOW)
+#define TALK_SHOW (PGD_COMMAND_CHAT | PGD_COMMAND_RUN | PGD_COMMAND_SHOW)
+#define ALL (TALK_SHOW | PGD_COMMAND_BENCH)
 #define TALK (PGD_COMMAND_CHAT | PGD_COMMAND_RUN)
 #define RUN PGD_COMMAND_RUN
 #define SHOW PGD_COMMAND_SHOW
+#define BENCH PGD_COMMAND_BENCH
 #define MANY 1e15
 
 static const struct arg args[] = {
@@ -79,22 +83,36 @@ static const struct arg args[] = {
     {NULL, "repeat-last-n", "", "N", "how far back the penalty looks, in tokens", TALK, INTEGER,
      AT(sampler.repeat_last_n), 0, INT32_MAX, NULL},
 
+    {"What is measured", "n-depth", "-d --depth", "LIST",
+     "how many tokens are there before [0,2048,4096,8000, as far as the model was trained]", BENCH, DEPTHS, AT(depths),
+     0, UINT32_MAX / 2, NULL},
+    {NULL, "prefill", "-p --n-prompt", "N", "tokens of a prompt that is read at each depth; 0: none", BENCH, COUNT,
+     AT(prefill), 0, 65536, NULL},
+    {NULL, "n-gen", "-n", "N", "tokens that are decoded one by one at each depth; 0: none", BENCH, COUNT, AT(gen), 0,
+     65536, NULL},
+    {NULL, "repetitions", "-r", "N", "runs of each; the median counts", BENCH, COUNT, AT(repetitions), 1,
+     PGD_REPETITIONS_MAX, NULL},
+    {NULL, "no-stock", "", NULL, "without the library's own cache and attention beside pagoda", BENCH, SWITCH,
+     AT(no_stock), 0, 0, NULL},
+    {NULL, "no-peers", "", NULL, "without the llama-bench programs on the PATH", BENCH, SWITCH, AT(no_peers), 0, 0,
+     NULL},
+
     {"Memory", "kv", "", "SIZE", "hard budget of all KV state: 512M, 25% of the available memory, or auto", ALL, BUDGET,
      AT(kv), 0, 0, NULL},
-    {NULL, "ctx-size", "-c", "N", "most tokens held at once; 0: what the model was trained for", ALL, COUNT,
+    {NULL, "ctx-size", "-c", "N", "most tokens held at once; 0: what the model was trained for", TALK_SHOW, COUNT,
      AT(ctx_size), 0, MANY, NULL},
-    {NULL, "on-full", "", "RULE", "when the budget is full: stop, evict (chat: evict, run: stop)", ALL, CHOICE,
+    {NULL, "on-full", "", "RULE", "when the budget is full: stop, evict (chat: evict, run: stop)", TALK_SHOW, CHOICE,
      AT(on_full), 0, 0, pgd_on_full_words},
     {NULL, "policy", "", "NAME", "who leaves: fifo, window (the last --window stay), sink (the first --sinks stay too)",
-     ALL, CHOICE, AT(policy), 0, 0, pgd_policy_words},
-    {NULL, "window", "", "N", "how many of the latest tokens stay; 0: as many as fit", ALL, COUNT, AT(window), 0, MANY,
-     NULL},
-    {NULL, "sinks", "", "N", "how many of the first tokens stay (4 if not given)", ALL, COUNT, AT(sinks), 0, MANY,
+     TALK_SHOW, CHOICE, AT(policy), 0, 0, pgd_policy_words},
+    {NULL, "window", "", "N", "how many of the latest tokens stay; 0: as many as fit", TALK_SHOW, COUNT, AT(window), 0,
+     MANY, NULL},
+    {NULL, "sinks", "", "N", "how many of the first tokens stay (4 if not given)", TALK_SHOW, COUNT, AT(sinks), 0, MANY,
      NULL},
     {NULL, "page", "", "N", "tokens per page, a multiple of 16", ALL, COUNT, AT(page), 16, PAGODA_PAGE_TOKENS_MAX,
      NULL},
     {NULL, "no-pin", "", NULL, "the system prompt may leave too", TALK, SWITCH, AT(no_pin), 0, 0, NULL},
-    {NULL, "keep-gaps", "", NULL, "keep true distances past the trained length", ALL, SWITCH, AT(keep_gaps), 0, 0,
+    {NULL, "keep-gaps", "", NULL, "keep true distances past the trained length", TALK_SHOW, SWITCH, AT(keep_gaps), 0, 0,
      NULL},
     {NULL, "kv-codec", "", "NAME", "f16, q8, k8v5, k8v4, k6v4, k5v4; auto: f16, and smaller before text is dropped",
      ALL, CHOICE, AT(codec), 0, 0, pgd_codec_words},
@@ -105,15 +123,17 @@ static const struct arg args[] = {
 
     {"Machine", "threads", "-t", "N", "threads for the reply; 0: all CPUs", ALL, COUNT, AT(threads), 0,
      PAGODA_THREADS_MAX, NULL},
-    {NULL, "threads-batch", "-tb", "N", "threads for the prompt; 0: as --threads", ALL, COUNT, AT(threads_batch), 0,
-     PAGODA_THREADS_MAX, NULL},
+    {NULL, "threads-batch", "-tb", "N", "threads for the prompt; 0: as --threads", TALK_SHOW, COUNT, AT(threads_batch),
+     0, PAGODA_THREADS_MAX, NULL},
     {NULL, "no-mmap", "", NULL, "copy the weights into memory, do not map the file", ALL, SWITCH, AT(no_mmap), 0, 0,
      NULL},
     {NULL, "cpu", "", "LEVEL", "kernel level: auto, or one that 'pagoda version' lists", ALL, CPU, AT(cpu), 0, 0, NULL},
 
-    {"Output", "json", "", NULL, "one JSON object on standard output, and nothing else", RUN | SHOW, SWITCH, AT(json),
-     0, 0, NULL},
-    {NULL, "quiet", "-q", NULL, "no banner and no progress; warnings stay", TALK, SWITCH, AT(quiet), 0, 0, NULL},
+    {"Output", "output", "-o", "FORMAT", "text, md, csv or json", BENCH, CHOICE, AT(output), 0, 0, output_words},
+    {NULL, "json", "", NULL, "one JSON object on standard output, and nothing else", RUN | SHOW, SWITCH, AT(json), 0, 0,
+     NULL},
+    {NULL, "quiet", "-q", NULL, "no banner and no progress; warnings stay", TALK | BENCH, SWITCH, AT(quiet), 0, 0,
+     NULL},
     {NULL, "verbose", "-v", NULL, "speed and memory after every reply", TALK, SWITCH, AT(verbose), 0, 0, NULL},
     {NULL, "color", "--colour", "WHEN", "auto, always, never; NO_COLOR is respected", ALL, CHOICE, AT(color), 0, 0,
      color_words},
@@ -176,6 +196,42 @@ static enum pagoda_status set_count(const struct arg *arg, const char *text, uin
         return fail_range(arg, text, error);
     }
     *value = number;
+    return PAGODA_OK;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *) a;
+    const uint64_t y = *(const uint64_t *) b;
+    return (x > y) - (x < y);
+}
+
+/* "0,2048,4096", in any order. */
+static enum pagoda_status set_depths(const struct arg *arg, const char *text, struct pgd_depths *depths,
+                                     struct pagoda_error *error)
+{
+    uint64_t values[PGD_DEPTHS_MAX];
+    uint32_t count = 0;
+    for (const char *at = text; at != NULL; count++) {
+        char item[64];
+        const size_t length = strcspn(at, ",");
+        if (count == PGD_DEPTHS_MAX) {
+            return pgd_fail(error, PAGODA_LIMIT, "at most %u depths are possible", PGD_DEPTHS_MAX);
+        }
+        snprintf(item, sizeof(item), "%.*s", (int) (length < sizeof(item) ? length : sizeof(item) - 1), at);
+        enum pagoda_status status = set_count(arg, item, &values[count], error);
+        if (status != PAGODA_OK) {
+            return status;
+        }
+        at = at[length] == ',' ? at + length + 1 : NULL;
+    }
+    qsort(values, count, sizeof(values[0]), by_size);
+    depths->count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (i == 0 || values[i] != values[i - 1]) {
+            depths->depth[depths->count++] = values[i];
+        }
+    }
     return PAGODA_OK;
 }
 
@@ -246,6 +302,7 @@ static enum pagoda_status set_value(struct pgd_options *options, const struct ar
     case INTEGER: return set_integer(arg, text, field, error);
     case BUDGET: return pgd_budget_parse(text, field, error);
     case CHOICE: return set_choice(arg, text, field, error);
+    case DEPTHS: return set_depths(arg, text, field, error);
     case BITS: return pgd_codec_bits(text, field, error);
     case CPU: return set_cpu(text, field, error);
     }
@@ -271,14 +328,16 @@ static bool is_spelling(const struct arg *arg, const char *word, size_t length)
     return false;
 }
 
-static const struct arg *find_arg(const char *word, size_t length)
+/* The flag that `word` is to `command`, or else to another one: -p and -n mean something of their own to bench. */
+static const struct arg *find_arg(enum pgd_command command, const char *word, size_t length)
 {
+    const struct arg *found = NULL;
     for (size_t i = 0; i < ARG_COUNT; i++) {
-        if (is_spelling(&args[i], word, length)) {
-            return &args[i];
+        if (is_spelling(&args[i], word, length) && (found == NULL || (args[i].commands & command) != 0)) {
+            found = &args[i];
         }
     }
-    return NULL;
+    return found;
 }
 
 static enum pagoda_status fail_unknown(enum pgd_command command, const char *word, size_t length,
@@ -304,7 +363,10 @@ static enum pagoda_status fail_unknown(enum pgd_command command, const char *wor
 
 static const char *command_name(unsigned command)
 {
-    return (command & PGD_COMMAND_RUN) != 0 ? "run" : (command & PGD_COMMAND_CHAT) != 0 ? "chat" : "show";
+    return (command & PGD_COMMAND_RUN) != 0    ? "run"
+           : (command & PGD_COMMAND_CHAT) != 0 ? "chat"
+           : (command & PGD_COMMAND_SHOW) != 0 ? "show"
+                                               : "bench";
 }
 
 /* ---- the environment ---- */
@@ -377,6 +439,9 @@ static void fill_defaults(enum pgd_command command, struct pgd_options *options)
         .on_full = PGD_ON_FULL_DEFAULT,
         .policy = PAGODA_POLICY_SINK,
         .page = 16,
+        .prefill = 512,
+        .gen = 32,
+        .repetitions = 5,
     };
     pgd_sampler_options_default(&options->sampler);
 }
@@ -402,7 +467,7 @@ static enum pagoda_status take_flag(enum pgd_command command, struct pgd_options
 {
     const size_t length = strcspn(word, "=");
     const char *text = word[length] == '=' && word[1] == '-' ? word + length + 1 : NULL;
-    const struct arg *arg = find_arg(word, text != NULL ? length : strlen(word));
+    const struct arg *arg = find_arg(command, word, text != NULL ? length : strlen(word));
     if (arg == NULL) {
         return fail_unknown(command, word, length, error);
     }
@@ -436,6 +501,9 @@ static enum pagoda_status check_memory_flags(const struct pgd_options *options, 
         return pgd_fail(error, PAGODA_UNSUPPORTED,
                         "--on-full spill: spilling to flash is not in this version; use stop or "
                         "evict");
+    }
+    if (options->command == PGD_COMMAND_BENCH && options->prefill == 0 && options->gen == 0) {
+        return pgd_fail(error, PAGODA_INVALID, "--prefill 0 and -n 0 leave nothing to measure");
     }
     if (options->page % 16 != 0) {
         return pgd_fail(error, PAGODA_INVALID, "--page: %" PRIu64 " is not a multiple of 16", options->page);
@@ -573,6 +641,7 @@ static void print_default(const struct pgd_options *defaults, const struct arg *
     case SWITCH:
     case NEVER:
     case TEXT:
+    case DEPTHS:
     case BITS:
     case CPU: break;
     }

@@ -24,6 +24,8 @@ static const struct command commands[] = {
      "pagoda run MODEL [FLAGS] [PROMPT...]", PGD_COMMAND_RUN, pgd_run_command},
     {"show info", "what a model is, and how much text a budget holds", "pagoda show model.gguf",
      "pagoda show MODEL [FLAGS]", PGD_COMMAND_SHOW, pgd_show_command},
+    {"bench", "how fast a model runs as a chat grows, beside other engines", "pagoda bench model.gguf -d 0,4096",
+     "pagoda bench MODEL [FLAGS]", PGD_COMMAND_BENCH, pgd_bench_command},
 };
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
 
@@ -85,7 +87,7 @@ static enum pgd_exit fail_unknown(const char *name)
 {
     struct pgd_suggestion suggestion = pgd_suggest_start(name);
     const size_t length = strlen(name);
-    static const char *const names[] = {"chat", "run", "show", "help", "version"};
+    static const char *const names[] = {"chat", "run", "show", "bench", "help", "version"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         pgd_suggest_try(&suggestion, names[i]);
     }

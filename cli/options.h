@@ -14,11 +14,23 @@
 #include "pagoda/pagoda.h"
 
 /* Commands that take flags, as bits: a flag names those it belongs to. */
-enum pgd_command { PGD_COMMAND_CHAT = 1, PGD_COMMAND_RUN = 2, PGD_COMMAND_SHOW = 4 };
+enum pgd_command { PGD_COMMAND_CHAT = 1, PGD_COMMAND_RUN = 2, PGD_COMMAND_SHOW = 4, PGD_COMMAND_BENCH = 16 };
 
 enum pgd_color { PGD_COLOR_AUTO = 0, PGD_COLOR_ALWAYS, PGD_COLOR_NEVER };
 
 #define PGD_ON_FULL_DEFAULT (-1) /* chat evicts, run stops */
+
+/* How a table is written. */
+enum pgd_output { PGD_OUTPUT_TEXT = 0, PGD_OUTPUT_MD, PGD_OUTPUT_CSV, PGD_OUTPUT_JSON };
+
+#define PGD_DEPTHS_MAX 16u
+#define PGD_REPETITIONS_MAX 99u
+
+/* Depths in tokens, ascending, none twice. */
+struct pgd_depths {
+    uint64_t depth[PGD_DEPTHS_MAX];
+    uint32_t count; /* 0: not given */
+};
 
 struct pgd_options {
     enum pgd_command command;
@@ -54,6 +66,15 @@ struct pgd_options {
     uint64_t threads_batch;
     bool no_mmap;
     const char *cpu; /* NULL: the best */
+
+    struct pgd_depths depths; /* bench, and what follows */
+    uint64_t prefill;
+    uint64_t gen;
+    uint64_t repetitions;
+    bool no_stock;
+    bool no_peers;
+    int output;               /* enum pgd_output */
+    uint64_t rollback_tokens; /* not a flag: how many tokens the command will take back */
 
     bool json;
     bool quiet;

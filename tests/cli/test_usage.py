@@ -6,7 +6,7 @@ import re
 from support.suite import Suite, chat_model, environment, fails, run, scratch
 
 suite = Suite()
-COMMANDS = ("chat", "run", "show")
+COMMANDS = ("chat", "run", "show", "bench")
 
 
 def flags_of(command):
