@@ -20,8 +20,8 @@ fidelity() {
 }
 
 speed() {
-    build/bench/speed --model "$smol" --depths 0,1024,2048,4096,7500
-    build/bench/speed --model "$gemma" --depths 0,1024,4096,16000 --runs 3
+    build/pagoda bench "$smol" -o md --kv-codec f16 -d 0,2048,4096,7500,8000
+    build/pagoda bench "$gemma" -o md --kv-codec f16 -d 0,2048,4096,16000
 }
 
 stream() {

@@ -13,6 +13,7 @@
 
 const char *const pgd_policy_words[] = {"fifo", "window", "sink", NULL};
 const char *const pgd_on_full_words[] = {"stop", "evict", "spill", NULL};
+static const char *const output_words[] = {"text", "md", "csv", "json", NULL};
 static const char *const color_words[] = {"auto", "always", "never", NULL};
 
 enum kind {
@@ -46,11 +47,13 @@ struct arg {
 };
 
 #define AT(member) offsetof(struct pgd_options, member)
-#define ALL (PGD_COMMAND_CHAT | PGD_COMMAND_RUN | PGD_COMMAND_SHOW | PGD_COMMAND_EVAL)
+#define NOT_BENCH (PGD_COMMAND_CHAT | PGD_COMMAND_RUN | PGD_COMMAND_SHOW | PGD_COMMAND_EVAL)
+#define ALL (NOT_BENCH | PGD_COMMAND_BENCH)
 #define TALK (PGD_COMMAND_CHAT | PGD_COMMAND_RUN)
 #define RUN PGD_COMMAND_RUN
 #define SHOW PGD_COMMAND_SHOW
 #define EVAL PGD_COMMAND_EVAL
+#define BENCH PGD_COMMAND_BENCH
 #define MANY 1e15
 
 static const struct arg args[] = {
@@ -67,7 +70,7 @@ static const struct arg args[] = {
      NULL},
     {NULL, "ignore-eos", "", NULL, "go on when the model ends the reply", TALK, SWITCH, AT(ignore_eos), 0, 0, NULL},
     {NULL, "special", "-sp", NULL, "show control tokens", TALK, SWITCH, AT(special), 0, 0, NULL},
-    {NULL, "seed", "-s", "N", "seed of the random choice; -1: a new one each time", TALK | EVAL, SIGNED, AT(seed), -1,
+    {NULL, "seed", "-s", "N", "seed of the random choice; -1: a new one each time", TALK, SIGNED, AT(seed), -1,
      UINT32_MAX, NULL},
     {NULL, "temp", "--temperature", "X", "temperature; 0: always the likeliest token", TALK, REAL,
      AT(sampler.temperature), 0, 100, NULL},
@@ -82,32 +85,21 @@ static const struct arg args[] = {
     {NULL, "repeat-last-n", "", "N", "how far back the penalty looks, in tokens", TALK, INTEGER,
      AT(sampler.repeat_last_n), 0, INT32_MAX, NULL},
 
-    {"Memory", "kv", "", "SIZE", "hard budget of all KV state: 512M, 25% of the available memory, or auto", ALL, BUDGET,
-     AT(kv), 0, 0, NULL},
-    {NULL, "ctx-size", "-c", "N", "most tokens held at once; 0: what the model was trained for", ALL, COUNT,
-     AT(ctx_size), 0, MANY, NULL},
-    {NULL, "on-full", "", "RULE", "when the budget is full: stop, evict (chat and eval: evict, run: stop)", ALL, CHOICE,
-     AT(on_full), 0, 0, pgd_on_full_words},
-    {NULL, "policy", "", "NAME", "who leaves: fifo, window (the last --window stay), sink (the first --sinks stay too)",
-     ALL, CHOICE, AT(policy), 0, 0, pgd_policy_words},
-    {NULL, "window", "", "N", "how many of the latest tokens stay; 0: as many as fit", ALL, COUNT, AT(window), 0, MANY,
+    {"What is measured", "n-depth", "-d --depth", "LIST",
+     "how many tokens are there before [0,2048,4096,8000, as far as the model was trained]", BENCH, COUNTS,
+     AT(bench_depths), 0, UINT32_MAX / 2, NULL},
+    {NULL, "prefill", "-p --n-prompt", "N", "tokens of a prompt that is read at each depth; 0: none", BENCH, COUNT,
+     AT(prefill), 0, 65536, NULL},
+    {NULL, "n-gen", "-n", "N", "tokens that are decoded one by one at each depth; 0: none", BENCH, COUNT, AT(gen), 0,
+     65536, NULL},
+    {NULL, "repetitions", "-r", "N", "runs of each; the median counts", BENCH, COUNT, AT(repetitions), 1,
+     PGD_REPETITIONS_MAX, NULL},
+    {NULL, "no-stock", "", NULL, "without the library's own cache and attention beside pagoda", BENCH, SWITCH,
+     AT(no_stock), 0, 0, NULL},
+    {NULL, "no-peers", "", NULL, "without the llama-bench programs on the PATH", BENCH, SWITCH, AT(no_peers), 0, 0,
      NULL},
-    {NULL, "sinks", "", "N", "how many of the first tokens stay (4 if not given)", ALL, COUNT, AT(sinks), 0, MANY,
-     NULL},
-    {NULL, "page", "", "N", "tokens per page, a multiple of 16", ALL, COUNT, AT(page), 16, PAGODA_PAGE_TOKENS_MAX,
-     NULL},
-    {NULL, "no-pin", "", NULL, "the system prompt may leave too", TALK, SWITCH, AT(no_pin), 0, 0, NULL},
-    {NULL, "keep-gaps", "", NULL, "keep true distances past the trained length", ALL, SWITCH, AT(keep_gaps), 0, 0,
-     NULL},
-    {NULL, "kv-codec", "", "NAME", "f16, q8, k8v5, k8v4, k6v4, k5v4; auto: f16, and smaller before text is dropped",
-     ALL, CHOICE, AT(codec), 0, 0, pgd_codec_words},
-    {NULL, "cache-type-k", "-ctk", "TYPE", "the same in llama.cpp's words: f16, q8_0, q5_0, q4_0", ALL, BITS,
-     AT(key_bits), 0, 0, NULL},
-    {NULL, "cache-type-v", "-ctv", "TYPE", "for the values (if one is given, it holds for both)", ALL, BITS,
-     AT(value_bits), 0, 0, NULL},
-
-    {"What to measure", "text", "", "FILE", "a text to read, may be given several times; none: those of 'make texts'",
-     EVAL, TEXTS, AT(texts), 0, 0, NULL},
+    {NULL, "text", "", "FILE", "a text to read, may be given several times; none: those of 'make texts'", EVAL, TEXTS,
+     AT(texts), 0, 0, NULL},
     {NULL, "docs", "", "N", "documents, spread over the texts, at least one of each if not given", EVAL, COUNT,
      AT(documents), 1, 1000, NULL},
     {NULL, "tokens", "", "N", "tokens of a document; 0: 4,096, or as many as the model was trained for", EVAL, COUNT,
@@ -124,18 +116,46 @@ static const struct arg args[] = {
     {NULL, "depths", "", "N", "at how many depths from start to end it is hidden", EVAL, COUNT, AT(depths), 1, 100,
      NULL},
     {NULL, "trials", "", "N", "how many numbers for each length and depth", EVAL, COUNT, AT(trials), 1, 1000, NULL},
+    {NULL, "seed", "-s", "N", "seed of hidden numbers and of intervals; -1: a new one each time", EVAL, SIGNED,
+     AT(seed), -1, UINT32_MAX, NULL},
+
+    {"Memory", "kv", "", "SIZE", "hard budget of all KV state: 512M, 25% of the available memory, or auto", ALL, BUDGET,
+     AT(kv), 0, 0, NULL},
+    {NULL, "ctx-size", "-c", "N", "most tokens held at once; 0: what the model was trained for", NOT_BENCH, COUNT,
+     AT(ctx_size), 0, MANY, NULL},
+    {NULL, "on-full", "", "RULE", "when the budget is full: stop, evict (chat and eval: evict, run: stop)", NOT_BENCH,
+     CHOICE, AT(on_full), 0, 0, pgd_on_full_words},
+    {NULL, "policy", "", "NAME", "who leaves: fifo, window (the last --window stay), sink (the first --sinks stay too)",
+     NOT_BENCH, CHOICE, AT(policy), 0, 0, pgd_policy_words},
+    {NULL, "window", "", "N", "how many of the latest tokens stay; 0: as many as fit", NOT_BENCH, COUNT, AT(window), 0,
+     MANY, NULL},
+    {NULL, "sinks", "", "N", "how many of the first tokens stay (4 if not given)", NOT_BENCH, COUNT, AT(sinks), 0, MANY,
+     NULL},
+    {NULL, "page", "", "N", "tokens per page, a multiple of 16", ALL, COUNT, AT(page), 16, PAGODA_PAGE_TOKENS_MAX,
+     NULL},
+    {NULL, "no-pin", "", NULL, "the system prompt may leave too", TALK, SWITCH, AT(no_pin), 0, 0, NULL},
+    {NULL, "keep-gaps", "", NULL, "keep true distances past the trained length", NOT_BENCH, SWITCH, AT(keep_gaps), 0, 0,
+     NULL},
+    {NULL, "kv-codec", "", "NAME", "f16, q8, k8v5, k8v4, k6v4, k5v4; auto: f16, and smaller before text is dropped",
+     ALL, CHOICE, AT(codec), 0, 0, pgd_codec_words},
+    {NULL, "cache-type-k", "-ctk", "TYPE", "the same in llama.cpp's words: f16, q8_0, q5_0, q4_0", ALL, BITS,
+     AT(key_bits), 0, 0, NULL},
+    {NULL, "cache-type-v", "-ctv", "TYPE", "for the values (if one is given, it holds for both)", ALL, BITS,
+     AT(value_bits), 0, 0, NULL},
 
     {"Machine", "threads", "-t", "N", "threads for the reply; 0: all CPUs", ALL, COUNT, AT(threads), 0,
      PAGODA_THREADS_MAX, NULL},
-    {NULL, "threads-batch", "-tb", "N", "threads for the prompt; 0: as --threads", ALL, COUNT, AT(threads_batch), 0,
-     PAGODA_THREADS_MAX, NULL},
+    {NULL, "threads-batch", "-tb", "N", "threads for the prompt; 0: as --threads", NOT_BENCH, COUNT, AT(threads_batch),
+     0, PAGODA_THREADS_MAX, NULL},
     {NULL, "no-mmap", "", NULL, "copy the weights into memory, do not map the file", ALL, SWITCH, AT(no_mmap), 0, 0,
      NULL},
     {NULL, "cpu", "", "LEVEL", "kernel level: auto, or one that 'pagoda version' lists", ALL, CPU, AT(cpu), 0, 0, NULL},
 
-    {"Output", "json", "", NULL, "one JSON object on standard output, and nothing else", RUN | SHOW | EVAL, SWITCH,
+    {"Output", "output", "-o", "FORMAT", "text, md, csv or json", BENCH, CHOICE, AT(output), 0, 0, output_words},
+    {NULL, "json", "", NULL, "one JSON object on standard output, and nothing else", RUN | SHOW | EVAL, SWITCH,
      AT(json), 0, 0, NULL},
-    {NULL, "quiet", "-q", NULL, "no banner and no progress; warnings stay", TALK | EVAL, SWITCH, AT(quiet), 0, 0, NULL},
+    {NULL, "quiet", "-q", NULL, "no banner and no progress; warnings stay", TALK | EVAL | BENCH, SWITCH, AT(quiet), 0,
+     0, NULL},
     {NULL, "verbose", "-v", NULL, "speed and memory after every reply", TALK, SWITCH, AT(verbose), 0, 0, NULL},
     {NULL, "color", "--colour", "WHEN", "auto, always, never; NO_COLOR is respected", ALL, CHOICE, AT(color), 0, 0,
      color_words},
@@ -201,6 +221,42 @@ static enum pagoda_status set_count(const struct arg *arg, const char *text, uin
     return PAGODA_OK;
 }
 
+static int by_size(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *) a;
+    const uint64_t y = *(const uint64_t *) b;
+    return (x > y) - (x < y);
+}
+
+/* "0,2048,4096", in any order. */
+static enum pagoda_status set_counts(const struct arg *arg, const char *text, struct pgd_counts *counts,
+                                     struct pagoda_error *error)
+{
+    uint64_t values[PGD_LIST_MAX];
+    uint32_t count = 0;
+    for (const char *at = text; at != NULL; count++) {
+        char item[64];
+        const size_t length = strcspn(at, ",");
+        if (count == PGD_LIST_MAX) {
+            return pgd_fail(error, PAGODA_LIMIT, "at most %u numbers are possible", PGD_LIST_MAX);
+        }
+        snprintf(item, sizeof(item), "%.*s", (int) (length < sizeof(item) ? length : sizeof(item) - 1), at);
+        enum pagoda_status status = set_count(arg, item, &values[count], error);
+        if (status != PAGODA_OK) {
+            return status;
+        }
+        at = at[length] == ',' ? at + length + 1 : NULL;
+    }
+    qsort(values, count, sizeof(values[0]), by_size);
+    counts->count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (i == 0 || values[i] != values[i - 1]) {
+            counts->items[counts->count++] = values[i];
+        }
+    }
+    return PAGODA_OK;
+}
+
 static enum pagoda_status set_real(const struct arg *arg, const char *text, float *value, struct pagoda_error *error)
 {
     char *end = NULL;
@@ -242,29 +298,6 @@ static enum pagoda_status add_text(const char *text, struct pgd_texts *texts, st
     }
     texts->items[texts->count++] = text;
     return PAGODA_OK;
-}
-
-static enum pagoda_status set_counts(const struct arg *arg, const char *text, struct pgd_counts *counts,
-                                     struct pagoda_error *error)
-{
-    struct pgd_counts list = {.count = 0};
-    for (const char *at = text;;) {
-        const size_t length = strcspn(at, ",");
-        char one[32];
-        snprintf(one, sizeof(one), "%.*s", (int) length, at);
-        if (list.count == PGD_LIST_MAX || length >= sizeof(one)) {
-            return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not a list of at most %u numbers", text, PGD_LIST_MAX);
-        }
-        enum pagoda_status status = set_count(arg, one, &list.items[list.count++], error);
-        if (status != PAGODA_OK) {
-            return status;
-        }
-        if (at[length] == '\0') {
-            *counts = list;
-            return PAGODA_OK;
-        }
-        at += length + 1;
-    }
 }
 
 static enum pagoda_status set_cpu(const char *text, const char **value, struct pagoda_error *error)
@@ -327,14 +360,16 @@ static bool is_spelling(const struct arg *arg, const char *word, size_t length)
     return false;
 }
 
-static const struct arg *find_arg(const char *word, size_t length)
+/* The flag that `word` is to `command`, or else to another one: -p and -n mean something of their own to bench. */
+static const struct arg *find_arg(enum pgd_command command, const char *word, size_t length)
 {
+    const struct arg *found = NULL;
     for (size_t i = 0; i < ARG_COUNT; i++) {
-        if (is_spelling(&args[i], word, length)) {
-            return &args[i];
+        if (is_spelling(&args[i], word, length) && (found == NULL || (args[i].commands & command) != 0)) {
+            found = &args[i];
         }
     }
-    return NULL;
+    return found;
 }
 
 static enum pagoda_status fail_unknown(enum pgd_command command, const char *word, size_t length,
@@ -363,13 +398,14 @@ static const char *command_name(unsigned command)
     static const struct {
         enum pgd_command command;
         const char *name;
-    } names[] = {{PGD_COMMAND_RUN, "run"}, {PGD_COMMAND_CHAT, "chat"}, {PGD_COMMAND_SHOW, "show"}};
+    } names[] = {
+        {PGD_COMMAND_RUN, "run"}, {PGD_COMMAND_CHAT, "chat"}, {PGD_COMMAND_SHOW, "show"}, {PGD_COMMAND_EVAL, "eval"}};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if ((command & names[i].command) != 0) {
             return names[i].name;
         }
     }
-    return "eval";
+    return "bench";
 }
 
 /* ---- the environment ---- */
@@ -446,6 +482,9 @@ static void fill_defaults(enum pgd_command command, struct pgd_options *options)
         .step = 32,
         .depths = 5,
         .trials = 1,
+        .prefill = 512,
+        .gen = 32,
+        .repetitions = 5,
     };
     pgd_sampler_options_default(&options->sampler);
 }
@@ -471,7 +510,7 @@ static enum pagoda_status take_flag(enum pgd_command command, struct pgd_options
 {
     const size_t length = strcspn(word, "=");
     const char *text = word[length] == '=' && word[1] == '-' ? word + length + 1 : NULL;
-    const struct arg *arg = find_arg(word, text != NULL ? length : strlen(word));
+    const struct arg *arg = find_arg(command, word, text != NULL ? length : strlen(word));
     if (arg == NULL) {
         return fail_unknown(command, word, length, error);
     }
@@ -508,6 +547,9 @@ static enum pagoda_status check_memory_flags(const struct pgd_options *options, 
         return pgd_fail(error, PAGODA_UNSUPPORTED,
                         "--on-full spill: spilling to flash is not in this version; use stop or "
                         "evict");
+    }
+    if (options->command == PGD_COMMAND_BENCH && options->prefill == 0 && options->gen == 0) {
+        return pgd_fail(error, PAGODA_INVALID, "--prefill 0 and -n 0 leave nothing to measure");
     }
     if (options->page % 16 != 0) {
         return pgd_fail(error, PAGODA_INVALID, "--page: %" PRIu64 " is not a multiple of 16", options->page);

@@ -2,6 +2,7 @@
 #ifndef PGD_CLI_MACHINE_H
 #define PGD_CLI_MACHINE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* Memory that can still be had without swapping, lowered by the limits of this process's control groups (v1 or
@@ -16,6 +17,12 @@ uint64_t pgd_machine_peak_rss_bytes(void);
 
 /* Monotonic time in seconds. */
 double pgd_machine_seconds(void);
+
+/* What the processor calls itself, as far as it fits. */
+void pgd_machine_cpu_name(char *name, size_t bytes);
+
+/* Bytes of the largest cache of a processor; 0 when unknown. */
+uint64_t pgd_machine_cache_bytes(void);
 
 /* A number that differs from run to run. */
 uint32_t pgd_machine_random(void);

@@ -14,13 +14,19 @@
 #include "pagoda/pagoda.h"
 
 /* Commands that take flags, as bits: a flag names those it belongs to. */
-enum pgd_command { PGD_COMMAND_CHAT = 1, PGD_COMMAND_RUN = 2, PGD_COMMAND_SHOW = 4, PGD_COMMAND_EVAL = 8 };
+enum pgd_command {
+    PGD_COMMAND_CHAT = 1,
+    PGD_COMMAND_RUN = 2,
+    PGD_COMMAND_SHOW = 4,
+    PGD_COMMAND_EVAL = 8,
+    PGD_COMMAND_BENCH = 16
+};
 
 enum pgd_color { PGD_COLOR_AUTO = 0, PGD_COLOR_ALWAYS, PGD_COLOR_NEVER };
 
 #define PGD_ON_FULL_DEFAULT (-1) /* chat and eval evict, run stops */
 
-/* A flag that may be given several times, and one with several numbers. */
+/* A flag that may be given several times, and one with several numbers: ascending, none twice. Count 0: not given. */
 #define PGD_LIST_MAX 16u
 struct pgd_texts {
     const char *items[PGD_LIST_MAX];
@@ -30,6 +36,11 @@ struct pgd_counts {
     uint64_t items[PGD_LIST_MAX];
     uint32_t count;
 };
+
+/* How a table is written. */
+enum pgd_output { PGD_OUTPUT_TEXT = 0, PGD_OUTPUT_MD, PGD_OUTPUT_CSV, PGD_OUTPUT_JSON };
+
+#define PGD_REPETITIONS_MAX 99u
 
 struct pgd_options {
     enum pgd_command command;
@@ -77,6 +88,15 @@ struct pgd_options {
     uint64_t threads_batch;
     bool no_mmap;
     const char *cpu; /* NULL: the best */
+
+    struct pgd_counts bench_depths; /* bench, and what follows */
+    uint64_t prefill;
+    uint64_t gen;
+    uint64_t repetitions;
+    bool no_stock;
+    bool no_peers;
+    int output;               /* enum pgd_output */
+    uint64_t rollback_tokens; /* not a flag: how many tokens the command will take back */
 
     bool json;
     bool quiet;

@@ -68,6 +68,13 @@ bool pgd_progress_loading(void *user, float fraction)
     return true;
 }
 
+void pgd_progress_work(struct pgd_progress *progress, const char *what, double fraction, const char *doing)
+{
+    if (is_due(progress, pgd_machine_seconds())) {
+        draw(progress, what, fraction, doing);
+    }
+}
+
 void pgd_progress_end(struct pgd_progress *progress)
 {
     if (progress->shown) {

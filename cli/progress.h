@@ -29,6 +29,9 @@ void pgd_progress_tokens(void *user, uint64_t done, uint64_t count);
 /* How much of the model is there, 0 to 1, for struct pgd_model_options. Always true. */
 bool pgd_progress_loading(void *user, float fraction);
 
+/* How much of a longer piece of work is done, 0 to 1, and what is being done. */
+void pgd_progress_work(struct pgd_progress *progress, const char *what, double fraction, const char *doing);
+
 /* Erases the line. */
 void pgd_progress_end(struct pgd_progress *progress);
 

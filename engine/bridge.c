@@ -105,9 +105,13 @@ static enum pagoda_status automatic_budget(const struct pagoda_cache_options *op
                                            uint64_t *bytes, struct pagoda_error *error)
 {
     const uint64_t tokens = options->tokens_max != 0 ? options->tokens_max : trained;
-    struct pagoda_cache_options exact = *options;
-    exact.codec_tight = options->codec;
-    enum pagoda_status status = pagoda_cache_budget_for(&exact, tokens, bytes, error);
+    struct pagoda_cache_options settled = *options; /* as if nothing ever had to go further down */
+    if (options->codec == PAGODA_CODEC_F16) {
+        settled.exact_recent = (uint32_t) pgd_min_u64(tokens, UINT32_MAX);
+    } else {
+        settled.codec_tight = options->codec;
+    }
+    enum pagoda_status status = pagoda_cache_budget_for(&settled, tokens, bytes, error);
     *bytes = pgd_min_u64(*bytes, half_of_available());
     return status;
 }
@@ -184,6 +188,7 @@ static enum pagoda_status open_cache(struct pgd_bridge *bridge, const struct pgd
     cache.budget_bytes = options->kv_bytes;
     cache.tokens_max = options->tokens_max != 0 ? options->tokens_max : trained;
     cache.close_gaps_at = options->keep_gaps ? 0 : trained;
+    cache.rollback_tokens = options->rollback_tokens;
     cache.codec = options->codec;
     cache.codec_tight = options->codec_tight;
     cache.on_full = options->on_full;
@@ -390,6 +395,24 @@ const float *pgd_bridge_logits(struct pgd_bridge *bridge, uint32_t index)
 void pgd_bridge_cancel(struct pgd_bridge *bridge)
 {
     atomic_store(&bridge->cancel, true);
+}
+
+void pgd_bridge_rest(struct pgd_bridge *bridge)
+{
+    ggml_threadpool_pause(bridge->pool);
+    if (bridge->pool_batch != bridge->pool) {
+        ggml_threadpool_pause(bridge->pool_batch);
+    }
+}
+
+uint32_t pgd_bridge_layer_count(const struct pgd_bridge *bridge)
+{
+    return pgd_hook_layer_count(bridge->hook);
+}
+
+const struct pagoda_layer *pgd_bridge_layer(const struct pgd_bridge *bridge, uint32_t index)
+{
+    return &pgd_hook_layer(bridge->hook, index)->shape;
 }
 
 void pgd_bridge_memory(const struct pgd_bridge *bridge, struct pgd_bridge_memory *memory)

@@ -22,18 +22,19 @@
 #define PGD_BRIDGE_BATCH 256u /* most tokens of one decode, and the length of llama's own context */
 
 struct pgd_bridge_options {
-    uint64_t kv_bytes;      /* the hard budget of all KV state; 0: automatic (design.md section 7) */
-    uint64_t tokens_max;    /* -c: most tokens held at once; 0: as many as the budget holds */
-    uint32_t page_tokens;   /* 0: 16 */
-    uint32_t threads;       /* decode; 0: all CPUs */
-    uint32_t threads_batch; /* prefill; 0: as threads */
-    uint32_t outputs_max;   /* most logit rows of one decode; 0: 1 */
+    uint64_t kv_bytes;       /* the hard budget of all KV state; 0: automatic (design.md section 7) */
+    uint64_t tokens_max;     /* -c: most tokens held at once; 0: as many as the budget holds */
+    uint32_t page_tokens;    /* 0: 16 */
+    uint32_t threads;        /* decode; 0: all CPUs */
+    uint32_t threads_batch;  /* prefill; 0: as threads */
+    uint32_t outputs_max;    /* most logit rows of one decode; 0: 1 */
     enum pagoda_codec codec; /* as in struct pagoda_cache_options */
     enum pagoda_codec codec_tight;
     enum pagoda_on_full on_full;
     struct pagoda_policy policy;
-    bool keep_gaps;  /* do not close position gaps past the trained length */
-    const char *cpu; /* kernel level; NULL: best */
+    uint64_t rollback_tokens; /* how many tokens can be taken back at any time, also in window layers */
+    bool keep_gaps;           /* do not close position gaps past the trained length */
+    const char *cpu;          /* kernel level; NULL: best */
     const struct pagoda_system *system;
 };
 
@@ -61,6 +62,14 @@ const float *pgd_bridge_logits(struct pgd_bridge *bridge, uint32_t index);
 
 /* Makes the decode that is running, or the next one, end with CANCELLED as soon as it can. Async-signal-safe. */
 void pgd_bridge_cancel(struct pgd_bridge *bridge);
+
+/* Lets the threads sleep until the next decode. They would otherwise spin for a moment, in case more comes, and be
+ * in the way of others. */
+void pgd_bridge_rest(struct pgd_bridge *bridge);
+
+/* The attention layers, as the probe found them; valid as long as the bridge. */
+uint32_t pgd_bridge_layer_count(const struct pgd_bridge *bridge);
+const struct pagoda_layer *pgd_bridge_layer(const struct pgd_bridge *bridge, uint32_t index);
 
 /* Memory that the bridge itself accounts for, beside the cache. */
 struct pgd_bridge_memory {

@@ -18,7 +18,6 @@
 
 #include "base/number.h"
 #include "base/status.h"
-#include "base/system.h"
 #include "engine/utf8.h"
 #include "os/os.h"
 
@@ -578,13 +577,6 @@ static enum pagoda_status generate_reply(struct pgd_chat *chat, struct pgd_sampl
     return status == PAGODA_OK && listener.out_of_memory ? fail_memory(error) : status;
 }
 
-static double now_seconds(void)
-{
-    struct pgd_system system;
-    pgd_os_system(NULL, &system);
-    return (double) system.clock.now_ns(system.clock.user) * 1e-9;
-}
-
 /* Reads the turn that was just added, and replies. */
 static enum pagoda_status run_turn(struct pgd_chat *chat, struct pgd_sampler *sampler,
                                    const struct pgd_feed_options *feed, const struct pgd_reply_options *options,
@@ -593,10 +585,10 @@ static enum pagoda_status run_turn(struct pgd_chat *chat, struct pgd_sampler *sa
     struct tokens tokens = {.count = 0};
     enum pagoda_status status = split_turn(chat, &tokens, error);
     if (status == PAGODA_OK) {
-        const double start = now_seconds();
+        const double start = pgd_os_seconds();
         status = pgd_generate_feed(chat->bridge, tokens.ids, tokens.count, feed, error);
         result->prompt_tokens = tokens.count;
-        result->prompt_seconds = now_seconds() - start;
+        result->prompt_seconds = pgd_os_seconds() - start;
     }
     free(tokens.ids);
     if (status != PAGODA_OK) {

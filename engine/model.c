@@ -178,6 +178,11 @@ void pgd_model_close(struct pgd_model *model)
     }
 }
 
+const char *pgd_model_library_version(void)
+{
+    return PAGODA_LLAMA_VERSION;
+}
+
 const struct pgd_model_info *pgd_model_get_info(const struct pgd_model *model)
 {
     return &model->info;

@@ -43,6 +43,9 @@ PAGODA_MUST_CHECK enum pagoda_status pgd_model_open(const char *path, const stru
                                                     struct pgd_model **model, struct pagoda_error *error);
 void pgd_model_close(struct pgd_model *model);
 
+/* The version of the llama.cpp that is linked: "0.5.0", or "unknown" when its build did not say. */
+const char *pgd_model_library_version(void);
+
 const struct pgd_model_info *pgd_model_get_info(const struct pgd_model *model);
 struct llama_model *pgd_model_llama(const struct pgd_model *model);
 

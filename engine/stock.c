@@ -17,6 +17,11 @@ struct pgd_stock {
     uint32_t batch_tokens;
     uint32_t last_count;
     uint32_t last_outputs;
+    const volatile sig_atomic_t *cancel;
+    bool has_windows;
+    uint64_t marked_position;
+    uint8_t *marked_windows; /* what the layers with windows held there */
+    size_t marked_bytes;
 };
 
 const char *pgd_stock_name(const struct pgd_stock_options *options)
@@ -25,6 +30,12 @@ const char *pgd_stock_name(const struct pgd_stock_options *options)
         return "stock classic";
     }
     return options->quantized ? "stock flash q8_0" : "stock flash";
+}
+
+static bool should_abort(void *user)
+{
+    const struct pgd_stock *stock = user;
+    return stock->cancel != NULL && *stock->cancel != 0;
 }
 
 enum pagoda_status pgd_stock_open(const struct pgd_model *model, const struct pgd_stock_options *options,
@@ -50,6 +61,10 @@ enum pagoda_status pgd_stock_open(const struct pgd_model *model, const struct pg
     params.swa_full = false;
     params.op_offload = false;
     params.no_perf = true;
+    params.abort_callback = should_abort;
+    params.abort_callback_data = stock;
+    stock->cancel = options->cancel;
+    stock->has_windows = pgd_model_get_info(model)->window != 0;
     pgd_log_reset();
     stock->context = llama_init_from_model(pgd_model_llama(model), params);
     struct ggml_threadpool_params pool = ggml_threadpool_params_default((int) threads);
@@ -81,6 +96,7 @@ void pgd_stock_close(struct pgd_stock *stock)
     if (stock->pool != NULL) {
         ggml_threadpool_free(stock->pool);
     }
+    free(stock->marked_windows);
     free(stock);
 }
 
@@ -101,6 +117,9 @@ enum pagoda_status pgd_stock_decode(struct pgd_stock *stock, const int32_t *toke
     }
     stock->last_outputs = 0;
     const int result = llama_decode(stock->context, *batch);
+    if (result != 0 && should_abort(stock)) {
+        return pgd_fail(error, PAGODA_CANCELLED, "cancelled");
+    }
     if (result != 0) {
         return pgd_fail(error, result == 1 ? PAGODA_FULL : PAGODA_INVALID, "the stock engine stopped with code %d",
                         result);
@@ -128,4 +147,42 @@ void pgd_stock_rewind(struct pgd_stock *stock, uint64_t position)
 {
     llama_memory_seq_rm(llama_get_memory(stock->context), 0, (llama_pos) position, -1);
     stock->position = position;
+}
+
+enum pagoda_status pgd_stock_mark(struct pgd_stock *stock, struct pagoda_error *error)
+{
+    stock->marked_position = stock->position;
+    if (!stock->has_windows || stock->position == 0) {
+        return PAGODA_OK;
+    }
+    const size_t bytes = llama_state_seq_get_size_ext(stock->context, 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
+    uint8_t *windows = realloc(stock->marked_windows, bytes);
+    if (windows == NULL) {
+        return pgd_fail(error, PAGODA_NOMEM, "no memory to keep %zu bytes of the stock engine's windows", bytes);
+    }
+    stock->marked_windows = windows;
+    stock->marked_bytes =
+        llama_state_seq_get_data_ext(stock->context, windows, bytes, 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
+    if (stock->marked_bytes == 0) {
+        return pgd_fail(error, PAGODA_UNSUPPORTED, "the stock engine does not give its windows out");
+    }
+    return PAGODA_OK;
+}
+
+enum pagoda_status pgd_stock_return(struct pgd_stock *stock, struct pagoda_error *error)
+{
+    pgd_stock_rewind(stock, stock->marked_position);
+    if (!stock->has_windows || stock->position == 0) {
+        return PAGODA_OK;
+    }
+    if (llama_state_seq_set_data_ext(stock->context, stock->marked_windows, stock->marked_bytes, 0,
+                                     LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) == 0) {
+        return pgd_fail(error, PAGODA_UNSUPPORTED, "the stock engine does not take its windows back");
+    }
+    return PAGODA_OK;
+}
+
+void pgd_stock_rest(struct pgd_stock *stock)
+{
+    ggml_threadpool_pause(stock->pool);
 }

@@ -89,7 +89,9 @@ struct pagoda_cache_options {
     uint32_t exact_recent;         /* latest tokens that are never re-encoded; default 128 */
     enum pagoda_on_full on_full;
     struct pagoda_policy policy;
-    const char *cpu;                    /* kernel level: NULL or "auto", or a name of pagoda_cpu_levels */
+    uint64_t rollback_tokens; /* the last so many tokens can be taken back: window layers keep their pages, and all
+                               * layers their exact rows, this much longer; default 0: as far as they happen to */
+    const char *cpu;          /* kernel level: NULL or "auto", or a name of pagoda_cpu_levels */
     const struct pagoda_system *system; /* NULL: the defaults */
 };
 

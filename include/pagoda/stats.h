@@ -61,6 +61,10 @@ struct pagoda_memory {
 };
 PAGODA_API void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory *memory);
 
+/* Bytes of K and V rows that attention reads for the next token, as they are encoded now: what windows hide is not
+ * counted. */
+PAGODA_API uint64_t pagoda_cache_read_bytes(const struct pagoda_cache *cache);
+
 /* One run of the page map. */
 enum pagoda_page_state {
     PAGODA_PAGE_ABSENT = 0, /* dropped */

@@ -54,6 +54,30 @@ void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory 
         cache->peak_frame_bytes == 0 ? 1.0 : (double) cache->peak_live_bytes / (double) cache->peak_frame_bytes;
 }
 
+/* How many tokens of a block a layer's next query sees. */
+static uint64_t seen_tokens(const struct pagoda_cache *cache, const struct pgd_block *block, uint32_t layer)
+{
+    const uint64_t window = cache->layers[layer].shape.window;
+    const uint64_t end = block->first + block->count;
+    const uint64_t start = window == 0 || cache->position + 1 < window ? 0 : cache->position + 1 - window;
+    return end <= start ? 0 : pgd_min_u64(block->count, end - start);
+}
+
+uint64_t pagoda_cache_read_bytes(const struct pagoda_cache *cache)
+{
+    uint64_t bytes = 0;
+    for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
+        const struct pgd_block *block = pgd_table_block(cache->table, index);
+        for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+            if (pgd_table_page(cache->table, index, layer)->state != PAGODA_PAGE_ABSENT) {
+                const uint64_t whole = pgd_cache_live_bytes(cache, index, layer);
+                bytes += whole * seen_tokens(cache, block, layer) / block->count;
+            }
+        }
+    }
+    return bytes;
+}
+
 void pagoda_cache_visit(const struct pagoda_cache *cache, bool (*visit)(void *user, const struct pagoda_span *span),
                         void *user)
 {

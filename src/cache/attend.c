@@ -170,7 +170,9 @@ static bool attend_chunk(const struct call *call, const struct item *item, const
                          const struct pgd_partial *partial)
 {
     const uint64_t last_position = call->cache->batch.first + item->token + item->tokens - 1;
-    if (chunk->first > last_position) {
+    const uint64_t first_position = call->cache->batch.first + item->token;
+    const uint32_t window = call->layer->shape.window;
+    if (chunk->first > last_position || (window != 0 && chunk->last + window <= first_position)) {
         return false;
     }
     struct gathered gathered;

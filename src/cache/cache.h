@@ -116,6 +116,7 @@ struct pagoda_cache {
     uint32_t threads_max;
     uint64_t tokens_max;
     uint64_t close_gaps_at;
+    uint64_t rollback_tokens;
     uint32_t exact_first;
     uint32_t exact_recent;
     const struct pgd_codec *codecs[PGD_RUNGS_MAX]; /* f16 first, smaller ones behind it */

@@ -90,6 +90,9 @@ static enum pagoda_status check_options(const struct pagoda_cache_options *optio
                         "batches of %u tokens (1 to %u) or teams of %u threads (1 to %u) are not possible",
                         options->batch_tokens, PAGODA_BATCH_MAX, options->threads_max, PAGODA_THREADS_MAX);
     }
+    if (options->rollback_tokens > PGD_POSITION_MAX) {
+        return pgd_fail(error, PAGODA_INVALID, "at most %u tokens can be kept to be taken back", PGD_POSITION_MAX);
+    }
     if (options->on_full == PAGODA_ON_FULL_SPILL) {
         return pgd_fail(error, PAGODA_UNSUPPORTED, "spilling to flash is not in this version: use stop or evict");
     }
@@ -374,8 +377,9 @@ static enum pagoda_status open_base(const struct pagoda_cache_options *options, 
     cache->threads_max = options->threads_max;
     cache->tokens_max = options->tokens_max;
     cache->close_gaps_at = options->close_gaps_at;
+    cache->rollback_tokens = options->rollback_tokens;
     cache->exact_first = options->exact_first;
-    cache->exact_recent = options->exact_recent;
+    cache->exact_recent = (uint32_t) pgd_min_u64(options->exact_recent + options->rollback_tokens, UINT32_MAX);
     set_rungs(cache, options);
     cache->on_full = options->on_full;
     cache->policy = options->policy;

@@ -69,10 +69,16 @@ static void evict(struct pagoda_cache *cache, uint32_t index)
     pgd_cache_drop_block(cache, index);
 }
 
-/* Whether a query at `position` or later can no longer see a block that ends before `end`. */
-static bool window_has_passed(const struct pgd_layer *layer, uint64_t end, uint64_t position)
+/* The first position that a query can still come from: the sequence may be taken back to it. */
+static uint64_t earliest_query(const struct pagoda_cache *cache)
 {
-    return layer->shape.window != 0 && end + layer->shape.window <= position + 1;
+    return cache->position - pgd_min_u64(cache->position, cache->rollback_tokens);
+}
+
+/* Whether no query to come can see a block of this layer that ends before `end`. */
+static bool window_has_passed(const struct pagoda_cache *cache, const struct pgd_layer *layer, uint64_t end)
+{
+    return layer->shape.window != 0 && end + layer->shape.window <= earliest_query(cache) + 1;
 }
 
 /* Frees the pages of block `index` that their layers have passed; true when there was one. */
@@ -81,7 +87,7 @@ static bool release_passed_pages(struct pagoda_cache *cache, uint32_t index)
     const uint64_t end = pgd_table_block(cache->table, index)->first + cache->page_tokens;
     bool released = false;
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-        if (window_has_passed(&cache->layers[layer], end, cache->position) &&
+        if (window_has_passed(cache, &cache->layers[layer], end) &&
             pgd_table_page(cache->table, index, layer)->state != PAGODA_PAGE_ABSENT) {
             pgd_cache_free_page(cache, index, layer);
             cache->released_pages++;
@@ -96,10 +102,11 @@ void pgd_cache_release_windows(struct pagoda_cache *cache)
     if (cache->window_widest == 0) {
         return;
     }
+    const uint64_t earliest = earliest_query(cache);
     uint32_t index = pgd_table_find(cache->table, cache->released_to);
     while (index < pgd_table_count(cache->table) && pgd_table_block(cache->table, index)->first < cache->position) {
         if (release_passed_pages(cache, index)) {
-            cache->rollback_floor = cache->position;
+            cache->rollback_floor = earliest;
         }
         if (pgd_table_block(cache->table, index)->pages_present == 0) {
             remove_block(cache, index);
@@ -107,8 +114,8 @@ void pgd_cache_release_windows(struct pagoda_cache *cache)
             index++;
         }
     }
-    if (cache->position + 1 > cache->window_widest) {
-        cache->released_to = pgd_max_u64(cache->released_to, cache->position + 1 - cache->window_widest);
+    if (earliest + 1 > cache->window_widest) {
+        cache->released_to = pgd_max_u64(cache->released_to, earliest + 1 - cache->window_widest);
     }
 }
 
@@ -183,7 +190,7 @@ static void add_leaving_pages(const struct pagoda_cache *cache, uint32_t index, 
     const uint64_t end = pgd_table_block(cache->table, index)->first + cache->page_tokens;
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
         const bool present = pgd_table_page(cache->table, index, layer)->state != PAGODA_PAGE_ABSENT;
-        if (!present || !(leaves || window_has_passed(&cache->layers[layer], end, cache->position))) {
+        if (!present || !(leaves || window_has_passed(cache, &cache->layers[layer], end))) {
             continue;
         }
         const struct pgd_page *page = pgd_table_page(cache->table, index, layer);

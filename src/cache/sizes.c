@@ -55,10 +55,12 @@ enum pagoda_status pgd_cache_size_layers(struct pagoda_cache *cache, uint64_t *c
     return PAGODA_OK;
 }
 
-/* Blocks of which a window layer holds a page at most: the window, a batch, and a ragged end on both sides. */
+/* Blocks of which a window layer holds a page at most: the window, what may be taken back, a batch, and a ragged end
+ * on both sides. */
 static uint64_t window_blocks(const struct pagoda_cache *cache, const struct pgd_layer *layer)
 {
-    return pgd_div_up_u64((uint64_t) layer->shape.window + cache->batch_tokens, cache->page_tokens) + 1;
+    const uint64_t tokens = (uint64_t) layer->shape.window + cache->rollback_tokens + cache->batch_tokens;
+    return pgd_div_up_u64(tokens, cache->page_tokens) + 1;
 }
 
 uint64_t pgd_cache_blocks_limit(const struct pagoda_cache *cache)

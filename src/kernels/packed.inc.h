@@ -63,6 +63,33 @@ INLINE v16i odd_numbers(uint32_t bits, v16i high, v16i low, v16i sum)
 
 /* ---- step 1: scores of one block for a tile of rows ---- */
 
+/* What is fetched while a block's keys are being used: a later block, all of it, so that its values are near too when
+ * their turn comes. A part for every tile of keys; two lines cover a part. */
+struct ahead {
+    const uint8_t *block; /* NULL: nothing is fetched */
+    uint32_t part_bytes;
+};
+
+#define BLOCKS_AHEAD 2u
+
+static struct ahead ahead_of(const struct packed_call *call, uint32_t row, uint32_t block)
+{
+    const uint32_t later = block + BLOCKS_AHEAD;
+    if (row != 0 || later >= call->chunk->block_count) {
+        return (struct ahead) {NULL, 0};
+    }
+    return (struct ahead) {call->chunk->blocks[later], div_up(call->chunk->layout->bytes, call->tiles)};
+}
+
+INLINE void fetch_ahead(const struct ahead *ahead, uint32_t tile)
+{
+    if (ahead->block != NULL) {
+        const uint8_t *part = ahead->block + (size_t) tile * ahead->part_bytes;
+        __builtin_prefetch(part, 0, 2);
+        __builtin_prefetch(part + PGD_PACKED_LINE, 0, 2);
+    }
+}
+
 INLINE void packed_dot_step(uint32_t rows, uint32_t bits, const uint8_t *block, const uint8_t *block_high,
                             const int32_t *high, const int32_t *low, uint32_t stride, uint32_t tile,
                             v16i sums[PACKED_DOT_ROWS][2])
@@ -80,6 +107,7 @@ INLINE void packed_dot_tile(uint32_t rows, uint32_t bits, const struct packed_ca
     const uint8_t *bytes_high = bytes + call->chunk->layout->key_high;
     const int32_t *high = call->rows->high + (size_t) row * call->tiles;
     const int32_t *low = call->rows->low + (size_t) row * call->tiles;
+    const struct ahead ahead = ahead_of(call, row, block);
     v16i sums[PACKED_DOT_ROWS][2];
     EACH (r, rows) {
         sums[r][0] = v16i_zero();
@@ -88,6 +116,7 @@ INLINE void packed_dot_tile(uint32_t rows, uint32_t bits, const struct packed_ca
     uint32_t tile = 0;
     for (; tile + 8 <= call->tiles; tile += 8) {
         EACH (i, 8) { /* tile + i modulo 8 is a constant here */
+            fetch_ahead(&ahead, tile + i);
             packed_dot_step(rows, bits, bytes + (size_t) tile * PGD_PACKED_LINE * (bits == 8 ? 2 : 1) / 2,
                             bytes_high + (size_t) tile / (bits == 5 ? 8 : 4) * PGD_PACKED_LINE, high + tile, low + tile,
                             call->tiles, i, sums);

@@ -17,6 +17,9 @@
  * all its functions. */
 void pgd_os_system(const struct pagoda_system *host, struct pgd_system *system);
 
+/* Seconds by the monotonic clock of this machine. */
+double pgd_os_seconds(void);
+
 /* ---- files (VFS) ---- */
 
 struct pgd_file; /* opaque; made by a struct pgd_vfs */

@@ -6,7 +6,7 @@ import re
 from support.suite import Suite, chat_model, environment, fails, run, scratch
 
 suite = Suite()
-COMMANDS = ("chat", "run", "show", "eval")
+COMMANDS = ("chat", "run", "show", "eval", "bench")
 
 
 def flags_of(command):
@@ -91,7 +91,7 @@ def wrong_values_are_told_with_their_flag():
             ("--page", "17", "multiple of 16"), ("--page", "0", "range"), ("--page", "272", "range"),
             ("--on-full", "evct", "did you mean 'evict'"), ("--on-full", "spill", "not in this version"),
             ("--policy", "lru", "fifo, window, sink"), ("--color", "blue", "auto, always, never"),
-            ("-ctk", "q8_0", "f16"), ("-ctv", "q4_0", "f16"), ("--cpu", "sse9", "auto, ref"), ("-c", "many", "number"),
+            ("-ctk", "q9_0", "q8_0"), ("-ctv", "k8v4", "q4_0"), ("--kv-codec", "k8v6", "did you mean 'k8v5'"), ("--cpu", "sse9", "auto, ref"), ("-c", "many", "number"),
             ("-c", "1", "less than one page of 16 tokens"), ("-c", "15", "less than one page")):
         fails(2, word, "run", "m.gguf", "-p", "x", flag, value)
 
@@ -193,7 +193,11 @@ def show_tells_what_a_budget_holds():
     report = run("show", model, "--json", code=0).json()
     assert report["architecture"] == "llama" and report["layers"] == 30 and report["chat_template"] is True, report
     assert report["kv"]["bytes_per_token"] == 23040 and report["kv"]["tokens"] == 8192, report
-    assert all(0 < row["tokens"] < 8192 for row in report["kv"]["smaller"]), report
+    assert all(0 < row["tokens"] <= 8192 for row in report["kv"]["smaller"]), report
+    exact = run("show", model, "--json", "--kv-codec", "f16", code=0).json()
+    assert all(0 < row["tokens"] < 8192 for row in exact["kv"]["smaller"]), exact
+    pairs = list(zip(report["kv"]["smaller"], exact["kv"]["smaller"]))
+    assert pairs and all(smaller["tokens"] >= row["tokens"] for smaller, row in pairs), (report, exact)
     assert report["cpu_levels"][0] == "ref", report
 
 

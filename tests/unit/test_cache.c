@@ -138,6 +138,7 @@ static void random_life(uint64_t seed, int operations)
     options.policy.kind = (enum pagoda_policy_kind) test_rng_below(&rng, 3);
     options.policy.window_tokens = test_rng_below(&rng, 2) == 0 ? 0 : 50 + test_rng_below(&rng, 200);
     options.close_gaps_at = test_rng_below(&rng, 2) == 0 ? 0 : test_rng_below(&rng, 500);
+    options.rollback_tokens = test_rng_below(&rng, 2) == 0 ? 0 : test_rng_below(&rng, 150);
     CHECK(pagoda_cache_open(&options, &cache, NULL) == PAGODA_OK);
     struct twin *twin = new_twin();
     struct fill *fill = new_fill(seed);
@@ -188,6 +189,93 @@ TEST(random_lives_agree_with_the_twin)
     for (uint64_t i = 0; i < 40; i++) {
         random_life(seed + i, 60);
     }
+}
+
+/* Layer 1's window of 40 has long moved on when 100 tokens are taken back; what follows must still see all of it. */
+TEST(as_many_tokens_as_promised_can_be_taken_back)
+{
+    struct pagoda_layer layers[LAYERS];
+    struct pagoda_cache_options options;
+    struct twin *twin = new_twin();
+    struct fill *fill = new_fill(11);
+    fill_layers(layers);
+    for (int promised = 0; promised < 2; promised++) {
+        struct pagoda_cache *cache = NULL;
+        fill_options(&options, layers);
+        options.rollback_tokens = promised ? 100 : 0;
+        CHECK(pagoda_cache_budget_for(&options, 1000, &options.budget_bytes, NULL) == PAGODA_OK);
+        CHECK(pagoda_cache_open(&options, &cache, NULL) == PAGODA_OK);
+        for (uint64_t first = 0; first < 900; first += 60) {
+            CHECK(run_batch(cache, twin, fill, 60) == PAGODA_OK);
+        }
+        CHECK(pagoda_cache_rollback(cache, 100, NULL) == (promised ? PAGODA_OK : PAGODA_RANGE));
+        pagoda_cache_visit(cache, mark_span, twin);
+        const uint64_t first = pagoda_cache_position(cache);
+        CHECK(run_batch(cache, twin, fill, 30) == PAGODA_OK);
+        pagoda_cache_visit(cache, mark_span, twin);
+        CHECK(close_to_twin(twin, fill, layers, first, 30, false, EXACT));
+        CHECK(account_adds_up(cache));
+        pagoda_cache_close(cache);
+    }
+    free(twin);
+    free(fill);
+}
+
+/* Also into the middle of a page that would else have been re-encoded. */
+TEST(what_may_be_taken_back_stays_exact)
+{
+    struct pagoda_layer layers[LAYERS];
+    struct pagoda_cache_options options;
+    struct twin *twin = new_twin();
+    struct fill *fill = new_fill(12);
+    fill_layers(layers);
+    for (int promised = 0; promised < 2; promised++) {
+        struct pagoda_cache *cache = NULL;
+        struct pagoda_account account;
+        fill_options(&options, layers);
+        options.codec = PAGODA_CODEC_Q8;
+        options.codec_tight = PAGODA_CODEC_Q8;
+        options.exact_recent = 16;
+        options.rollback_tokens = promised ? 103 : 0;
+        CHECK(pagoda_cache_open(&options, &cache, NULL) == PAGODA_OK);
+        for (uint64_t first = 0; first < 900; first += 60) {
+            CHECK(run_batch(cache, twin, fill, 60) == PAGODA_OK);
+        }
+        pagoda_cache_account(cache, &account);
+        CHECK(account.by_codec[PAGODA_CODEC_Q8] > 700);
+        CHECK(pagoda_cache_rollback(cache, 103, NULL) == (promised ? PAGODA_OK : PAGODA_RANGE));
+        CHECK(run_batch(cache, twin, fill, 30) == PAGODA_OK);
+        pagoda_cache_close(cache);
+    }
+    free(twin);
+    free(fill);
+}
+
+/* Two layers see 300 tokens, one 40; a token has 2 heads of 16 numbers for keys and for values. */
+TEST(bytes_read_are_those_that_windows_show)
+{
+    struct pagoda_layer layers[LAYERS];
+    struct pagoda_cache_options options;
+    struct twin *twin = new_twin();
+    struct fill *fill = new_fill(13);
+    uint64_t bytes[2];
+    fill_layers(layers);
+    for (int small = 0; small < 2; small++) {
+        struct pagoda_cache *cache = NULL;
+        fill_options(&options, layers);
+        options.codec = small ? PAGODA_CODEC_Q8 : PAGODA_CODEC_F16;
+        CHECK(pagoda_cache_open(&options, &cache, NULL) == PAGODA_OK);
+        CHECK_EQ_U64(pagoda_cache_read_bytes(cache), 0);
+        for (int i = 0; i < 5; i++) {
+            CHECK(run_batch(cache, twin, fill, 60) == PAGODA_OK);
+        }
+        bytes[small] = pagoda_cache_read_bytes(cache);
+        pagoda_cache_close(cache);
+    }
+    CHECK_EQ_U64(bytes[0], (2 * 300 + 39) * 2 * WIDTH * sizeof(uint16_t));
+    CHECK(bytes[1] < bytes[0] && bytes[1] > bytes[0] / 2);
+    free(twin);
+    free(fill);
 }
 
 TEST(pinned_pages_stay_under_every_policy)
@@ -344,6 +432,9 @@ TEST(bad_options_are_refused_with_a_message)
     fill_options(&options, layers);
     options.on_full = PAGODA_ON_FULL_SPILL;
     CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_UNSUPPORTED);
+    fill_options(&options, layers);
+    options.rollback_tokens = UINT64_MAX;
+    CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_INVALID);
     fill_options(&options, layers);
     layers[1].query_heads = 5;
     CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_INVALID && strstr(error.message, "layer 1") != NULL);

@@ -2,7 +2,7 @@
 #include "harness/test.h"
 #include "page/ledger.h"
 
-#define TWIN_OPERATIONS 400000
+#define TWIN_OPERATIONS 1000000
 
 TEST(ledger_by_hand)
 {

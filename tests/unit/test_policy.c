@@ -5,7 +5,7 @@
 #include "policy/policy.h"
 
 #define BLOCKS_MAX 40
-#define TWIN_VIEWS 400000
+#define TWIN_VIEWS 1000000
 
 struct scene {
     struct pgd_policy_block blocks[BLOCKS_MAX];

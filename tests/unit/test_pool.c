@@ -10,7 +10,7 @@
 #include "page/pool_layout.h"
 
 #define TWIN_ROUNDS 60
-#define TWIN_OPERATIONS 10000 /* per round: 600,000 in all */
+#define TWIN_OPERATIONS 20000 /* per round: 1,200,000 in all */
 #define WALK_EVERY 256
 
 static struct pgd_system system_of(const struct failing_system *host)

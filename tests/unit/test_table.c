@@ -8,7 +8,7 @@
 #include "page/table.h"
 
 #define TWIN_ROUNDS 50
-#define TWIN_OPERATIONS 12000 /* per round: 600,000 in all */
+#define TWIN_OPERATIONS 24000 /* per round: 1,200,000 in all */
 #define WALK_EVERY 256
 #define LAYERS_MAX 8
 #define BLOCKS_MAX 40

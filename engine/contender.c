@@ -1,0 +1,120 @@
+/* engine/contender.c - see contender.h. */
+#include "engine/contender.h"
+
+#include "base/number.h"
+#include "os/os.h"
+
+struct pgd_contender pgd_contender_of_bridge(struct pgd_bridge *bridge)
+{
+    return (struct pgd_contender) {.bridge = bridge};
+}
+
+struct pgd_contender pgd_contender_of_stock(struct pgd_stock *stock)
+{
+    return (struct pgd_contender) {.stock = stock};
+}
+
+void pgd_contender_close(struct pgd_contender *contender)
+{
+    pgd_bridge_close(contender->bridge);
+    pgd_stock_close(contender->stock);
+    *contender = (struct pgd_contender) {.position = 0};
+}
+
+/* ---- feeding ---- */
+
+static enum pagoda_status decode(struct pgd_contender *contender, const int32_t *tokens, uint32_t count,
+                                 struct pagoda_error *error)
+{
+    return contender->stock != NULL ? pgd_stock_decode(contender->stock, tokens, count, 1, error)
+                                    : pgd_bridge_decode(contender->bridge, tokens, count, 1, error);
+}
+
+static enum pagoda_status feed(struct pgd_contender *contender, const int32_t *tokens, uint64_t count, uint32_t piece,
+                               struct pagoda_error *error)
+{
+    enum pagoda_status status = PAGODA_OK;
+    for (uint64_t at = 0; at < count && status == PAGODA_OK; at += piece) {
+        status = decode(contender, tokens + at, (uint32_t) pgd_min_u64(piece, count - at), error);
+    }
+    return status;
+}
+
+static uint32_t largest_piece(const struct pgd_contender *contender)
+{
+    return contender->stock != NULL ? PGD_CONTENDER_BATCH_MAX : PGD_BRIDGE_BATCH;
+}
+
+static void rest(struct pgd_contender *contender)
+{
+    if (contender->stock != NULL) {
+        pgd_stock_rest(contender->stock);
+    } else {
+        pgd_bridge_rest(contender->bridge);
+    }
+}
+
+enum pagoda_status pgd_contender_fill(struct pgd_contender *contender, const int32_t *tokens, uint64_t depth,
+                                      struct pagoda_error *error)
+{
+    enum pagoda_status status =
+        feed(contender, tokens + contender->position, depth - contender->position, largest_piece(contender), error);
+    if (status == PAGODA_OK && contender->stock != NULL) {
+        status = pgd_stock_mark(contender->stock, error);
+    }
+    contender->position = depth;
+    rest(contender);
+    return status;
+}
+
+/* ---- running ---- */
+
+static enum pagoda_status go_back(struct pgd_contender *contender, struct pagoda_error *error)
+{
+    if (contender->stock != NULL) {
+        return pgd_stock_return(contender->stock, error);
+    }
+    struct pagoda_cache *cache = pgd_bridge_cache(contender->bridge);
+    return pagoda_cache_rollback(cache, pagoda_cache_position(cache) - contender->position, error);
+}
+
+enum pagoda_status pgd_contender_run(struct pgd_contender *contender, const int32_t *tokens, uint64_t count,
+                                     bool one_by_one, double *seconds, struct pagoda_error *error)
+{
+    const double start = pgd_os_seconds();
+    enum pagoda_status status =
+        feed(contender, tokens + contender->position, count, one_by_one ? 1 : largest_piece(contender), error);
+    *seconds = pgd_os_seconds() - start;
+    if (status == PAGODA_OK) {
+        status = go_back(contender, error);
+    }
+    rest(contender);
+    return status;
+}
+
+/* ---- bytes ---- */
+
+/* Of the last `tokens` tokens, those that each layer's window shows when it is shorter by `less`. */
+static uint64_t f16_bytes(const struct pgd_bridge *bridge, uint64_t tokens, uint32_t less)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < pgd_bridge_layer_count(bridge); i++) {
+        const struct pagoda_layer *layer = pgd_bridge_layer(bridge, i);
+        const uint64_t seen = layer->window == 0 ? tokens : pgd_min_u64(tokens, layer->window - less);
+        bytes += seen * layer->kv_heads * (layer->key_size + layer->value_size) * sizeof(uint16_t);
+    }
+    return bytes;
+}
+
+uint64_t pgd_contender_f16_bytes(const struct pgd_bridge *bridge, uint64_t tokens)
+{
+    return f16_bytes(bridge, tokens, 0);
+}
+
+uint64_t pgd_contender_page_bytes(struct pgd_bridge *bridge, uint64_t more)
+{
+    struct pagoda_cache *cache = pgd_bridge_cache(bridge);
+    const uint64_t held = pagoda_cache_position(cache);
+    /* What is held now is seen by the next token, which takes a place of the window itself. */
+    return pagoda_cache_read_bytes(cache) + f16_bytes(bridge, held + more, 0) - f16_bytes(bridge, held, 1);
+}
