@@ -91,7 +91,8 @@ def wrong_values_are_told_with_their_flag():
             ("--page", "17", "multiple of 16"), ("--page", "0", "range"), ("--page", "272", "range"),
             ("--on-full", "evct", "did you mean 'evict'"), ("--on-full", "spill", "not in this version"),
             ("--policy", "lru", "fifo, window, sink"), ("--color", "blue", "auto, always, never"),
-            ("-ctk", "q9_0", "q8_0"), ("-ctv", "k8v4", "q4_0"), ("--kv-codec", "k8v6", "did you mean 'k8v5'"), ("--cpu", "sse9", "auto, ref"), ("-c", "many", "number"),
+            ("-ctk", "q9_0", "q8_0"), ("-ctv", "k8v4", "q4_0"), ("--kv-codec", "k8v6", "did you mean 'k8v5'"),
+            ("--cpu", "sse9", "auto, ref"), ("-c", "many", "number"),
             ("-c", "1", "less than one page of 16 tokens"), ("-c", "15", "less than one page")):
         fails(2, word, "run", "m.gguf", "-p", "x", flag, value)
 
