@@ -4,7 +4,7 @@
  *   room.c     who must leave, what fits              shrink.c  full pages into smaller codecs
  *   compact.c  pages together, to free a slab
  *   batch.c    begin, end, abort, rollback            plan.c    the batch's chunks and rotations
- *   ingest.c   rows into pages                        attend.c  the walk over pages
+ *   ingest.c   rows into pages                        attend.c, gather.c, rows.c  the walk over pages
  *   pin.c      pins and policy                        account.c the numbers
  *
  * Invariants (asserted where they could break)
@@ -89,8 +89,6 @@ struct pgd_worker {
     struct pgd_packed_rows packed; /* the same once more, transformed and in whole numbers, if ... */
     bool packed_is_ready;          /* ... this says so, for the shift packed_shift */
     uint32_t packed_shift;
-    uint32_t item_head; /* whose queries these are; UINT32_MAX: nobody's */
-    uint32_t item_token;
     uint32_t *first;
     uint32_t *end;
     struct pgd_partial running;

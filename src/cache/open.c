@@ -192,7 +192,9 @@ static void lay_out_worker(const struct pagoda_cache *cache, struct carver *carv
     uint64_t outputs = 0;
     for (uint32_t i = 0; i < cache->layer_count; i++) {
         const struct pgd_layer *layer = &cache->layers[i];
-        const uint32_t layer_rows = layer->item_tokens * (layer->shape.query_heads / layer->shape.kv_heads);
+        /* A few tokens for one KV head, or one token for all of them. */
+        const uint32_t group = layer->shape.query_heads / layer->shape.kv_heads;
+        const uint32_t layer_rows = (uint32_t) pgd_max_u64(layer->item_tokens * group, layer->shape.query_heads);
         const struct pgd_attend_shape shape = {layer->shape.key_size, layer->shape.value_size, 1, 0};
         kernel = pgd_max_u64(kernel, pgd_kernels_scratch_floats(&shape, layer_rows));
         words = pgd_max_u64(words, (uint64_t) layer_rows * pgd_div_up_u64(layer->shape.key_size, 4));

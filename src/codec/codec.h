@@ -39,6 +39,7 @@ struct pgd_cell_shape {
 struct pgd_cells {
     uint32_t count; /* 1 .. PGD_CHUNK_BLOCKS */
     const void *cell[PGD_CHUNK_BLOCKS];
+    const void *ahead[PGD_CELLS_AHEAD]; /* likely to be attended next, worth fetching; NULL where nothing is known */
 };
 
 /* The query rows of a call, in the form that the codec wants. */

@@ -112,5 +112,8 @@ void pgd_f16_cells_attend(const struct pgd_codec *codec, const struct pgd_kernel
         chunk.keys[i] = cells->cell[i];
         chunk.values[i] = values_in(cells->cell[i], shape->key_size);
     }
+    for (uint32_t i = 0; i < PGD_CELLS_AHEAD; i++) {
+        chunk.ahead[i] = cells->ahead[i];
+    }
     kernels->attend_chunk_f16(shape, &chunk, &rows->exact, scratch, partial);
 }

@@ -49,5 +49,8 @@ void pgd_packed_cells_attend(const struct pgd_codec *codec, const struct pgd_ker
     for (uint32_t i = 0; i < cells->count; i++) {
         chunk.blocks[i] = cells->cell[i];
     }
+    for (uint32_t i = 0; i < PGD_CELLS_AHEAD; i++) {
+        chunk.ahead[i] = cells->ahead[i];
+    }
     kernels->attend_chunk_packed(shape, &chunk, &rows->packed, scratch, partial);
 }

@@ -267,6 +267,18 @@ static const uint16_t *ahead_of_keys(const struct call *call, uint32_t block)
     return next < count ? call->chunk->keys[next] : call->chunk->values[min_u32(next - count, count - 1)];
 }
 
+/* What is read a group later than value block `block`: another one, or keys of the chunk after this one. */
+static const uint16_t *ahead_of_values(const struct call *call, uint32_t block)
+{
+    const uint32_t last = call->chunk->block_count - 1;
+    const uint32_t later = block + call->group_blocks;
+    if (later <= last) {
+        return call->chunk->values[later];
+    }
+    const uint16_t *next = later - last <= PGD_CELLS_AHEAD ? call->chunk->ahead[later - last - 1] : NULL;
+    return next != NULL ? next : call->chunk->values[last];
+}
+
 /* The scores of a tile for blocks [first, end) of one group, which starts at block `group`. */
 static void dot_group(const struct call *call, const struct tile *tile, uint32_t group, uint32_t first, uint32_t end)
 {
@@ -397,10 +409,9 @@ INLINE void weigh_tile(uint32_t rows, uint32_t vectors, bool converted, const st
     }
     for (uint32_t lane = weigh->lanes.first; lane < weigh->lanes.end;) {
         const uint32_t block = lane / LANES;
-        const uint32_t last = call->chunk->block_count - 1;
         const void *values = converted ? (const void *) (call->group + (block - weigh->group) * LANES * stride)
                                        : (const void *) call->chunk->values[block];
-        const uint16_t *ahead = call->chunk->values[min_u32(block + call->group_blocks, last)];
+        const uint16_t *ahead = ahead_of_values(call, block);
         const uint32_t stop = min_u32(weigh->lanes.end, (block + 1) * LANES);
         for (; lane < stop; lane++) {
             const size_t at = (lane - block * LANES) * stride + d;

@@ -45,6 +45,7 @@
 
 #define PGD_LANES 16u        /* tokens in a block */
 #define PGD_CHUNK_BLOCKS 16u /* blocks in a chunk */
+#define PGD_CELLS_AHEAD 4u   /* blocks of the next chunk that a kernel may fetch */
 #define PGD_CHUNK_TOKENS (PGD_LANES * PGD_CHUNK_BLOCKS)
 #define PGD_HEAD_SIZE_MAX 1024u /* largest key_size or value_size the kernels accept */
 
@@ -61,6 +62,7 @@ struct pgd_chunk_f16 {
     uint32_t block_count;                     /* 1 .. PGD_CHUNK_BLOCKS */
     const uint16_t *keys[PGD_CHUNK_BLOCKS];   /* each [key_size][PGD_LANES] */
     const uint16_t *values[PGD_CHUNK_BLOCKS]; /* each [PGD_LANES][value_size] */
+    const uint16_t *ahead[PGD_CELLS_AHEAD];   /* keys of the chunk after this one, to be fetched; may be NULL */
 };
 
 /* Query rows that share a KV head. Row r sees lanes first[r] <= lane < end[r] of the chunk;

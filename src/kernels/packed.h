@@ -98,6 +98,8 @@ struct pgd_packed_chunk {
     const struct pgd_packed_layout *layout;
     uint32_t block_count; /* 1 .. PGD_CHUNK_BLOCKS */
     const uint8_t *blocks[PGD_CHUNK_BLOCKS];
+    const uint8_t
+        *ahead[PGD_CELLS_AHEAD]; /* the first blocks of the chunk after this one, to be fetched; may be NULL */
 };
 
 /* Code `index` of tile `tile` in planes `low` and `high`. */

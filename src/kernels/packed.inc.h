@@ -70,15 +70,17 @@ struct ahead {
     uint32_t part_bytes;
 };
 
-#define BLOCKS_AHEAD 2u
+#define BLOCKS_AHEAD 2u /* at most PGD_CELLS_AHEAD */
 
 static struct ahead ahead_of(const struct packed_call *call, uint32_t row, uint32_t block)
 {
     const uint32_t later = block + BLOCKS_AHEAD;
-    if (row != 0 || later >= call->chunk->block_count) {
+    const uint32_t count = call->chunk->block_count;
+    if (row != 0) {
         return (struct ahead) {NULL, 0};
     }
-    return (struct ahead) {call->chunk->blocks[later], div_up(call->chunk->layout->bytes, call->tiles)};
+    const uint8_t *bytes = later < count ? call->chunk->blocks[later] : call->chunk->ahead[later - count];
+    return (struct ahead) {bytes, div_up(call->chunk->layout->bytes, call->tiles)};
 }
 
 INLINE void fetch_ahead(const struct ahead *ahead, uint32_t tile)

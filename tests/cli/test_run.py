@@ -222,6 +222,31 @@ def nothing_is_said_when_nothing_was_dropped():
 
 
 @suite.test
+def codecs_are_chosen_and_told():
+    path = scratch("long.txt", LONG)
+    for flags, codec in ((["--kv-codec", "k8v4"], "k8v4"), (["-ctk", "q8_0", "-ctv", "q5_0"], "k8v5"),
+                         (["-ctk", "q8_0"], "q8"), (["--cache-type-v", "q4_0"], "k5v4"), (["-ctk", "f16"], "f16")):
+        result = run("run", chat_model(), "-f", path, "-n", "4", "-s", "1", "--json", *flags, code=0)
+        report = result.json()
+        held = report["kv"]["tokens_by_codec"]
+        assert report["kv"]["codec"] == codec and held[codec] > 100, (flags, report)
+        assert sum(held.values()) == report["tokens"]["ram"] + report["tokens"]["quantized"], report
+        assert report["tokens"]["dropped"] == 0 and report["exact"] == (codec == "f16"), report
+        assert (f"re-encoded ({codec})" in result.err) == (codec != "f16"), result
+
+
+@suite.test
+def pages_become_small_before_text_is_dropped():
+    path = scratch("longer.txt", LONG * 2)
+    flags = ["-f", path, "-n", "8", "-s", "1", "--kv", "18M", "--on-full", "evict"]
+    exact = report_of(chat_model(), *flags, "--kv-codec", "f16")
+    auto = report_of(chat_model(), *flags)
+    assert exact["tokens"]["dropped"] > 0 and exact["tokens"]["quantized"] == 0, exact
+    assert auto["tokens"]["quantized"] > 0 and auto["tokens"]["dropped"] < exact["tokens"]["dropped"], auto
+    assert auto["kv"]["peak_bytes"] <= auto["kv"]["budget_bytes"] <= 18 << 20, auto
+
+
+@suite.test
 def a_context_size_is_a_limit_too():
     report = report_of(chat_model(), "-p", "Tell me a story", "-c", "80", "--ignore-eos", code=0)
     assert report["stop"] == "full" and report["tokens"]["ram"] <= 80, report

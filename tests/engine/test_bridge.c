@@ -117,6 +117,32 @@ TEST(gemma_bytes_do_not_depend_on_threads_pages_or_budget)
     check_that_bytes_do_not_change(GEMMA);
 }
 
+/* With pages that are re-encoded as they grow old: still the same bytes for any number of threads, on any run. */
+static void check_that_codecs_do_not_waver(const char *name)
+{
+    struct pgd_model *model = open_model(name);
+    const struct pgd_bridge_options one = {.threads = 1, .codec = PAGODA_CODEC_K8V4};
+    const struct pgd_bridge_options two = {.threads = 2, .codec = PAGODA_CODEC_K8V4};
+    const struct pgd_bridge_options smaller = {.threads = 2, .codec = PAGODA_CODEC_K5V4};
+    const struct pgd_bridge_options exact = {.threads = 2};
+    const uint64_t expected = hash_of_run(model, &whole_course, &one);
+    CHECK(hash_of_run(model, &whole_course, &two) == expected);
+    CHECK(hash_of_run(model, &whole_course, &two) == expected);
+    CHECK(hash_of_run(model, &whole_course, &smaller) != expected); /* codecs did act */
+    CHECK(hash_of_run(model, &whole_course, &exact) != expected);
+    pgd_model_close(model);
+}
+
+TEST(smollm_bytes_do_not_waver_in_small_codecs)
+{
+    check_that_codecs_do_not_waver(SMOLLM);
+}
+
+TEST(gemma_bytes_do_not_waver_in_small_codecs)
+{
+    check_that_codecs_do_not_waver(GEMMA);
+}
+
 /* Mean KLD of `tokens` tokens against the stock path, in steps, each engine on its own cache. */
 static double distance_to_stock(const struct pgd_model *model, uint32_t count, uint32_t step)
 {
