@@ -51,6 +51,10 @@ bench: all models texts-if-possible ## run the benchmarks
 	@scripts/build.sh release benches
 	@if [ -f bench/run.sh ]; then exec bash bench/run.sh; else echo "the benchmark programs are in build/bench"; fi
 
+.PHONY: ik-bench
+ik-bench: tools ## build/peer/llama-bench: ik_llama.cpp as a peer for pagoda bench
+	@scripts/build-ik-bench.sh
+
 .PHONY: dev
 dev: tools ## build for a debugger, with all assertions, into build/dev
 	@scripts/build.sh dev
@@ -96,7 +100,7 @@ distclean: ## remove everything that was built or fetched
 .PHONY: help
 help: ## show this list
 	@echo "make targets:"
-	@sed -n 's/^\([a-z][a-z ]*\):.*## \(.*\)/\1\t\2/p' Makefile | sed 's/ tools\t/\t/' | \
+	@sed -n 's/^\([a-z][a-z -]*\):.*## \(.*\)/\1\t\2/p' Makefile | sed 's/ tools\t/\t/' | \
 	    awk -F '\t' '{ printf "  %-10s %s\n", $$1, $$2 }'
 	@echo "variables:"
 	@echo "  V=1        show commands and test output      JOBS=n     parallel jobs"
