@@ -53,7 +53,7 @@ struct twin {
     float values[LAYERS][TOKENS_MAX][WIDTH];
     bool held[TOKENS_MAX];
     uint8_t codec[TOKENS_MAX]; /* enum pagoda_codec */
-    enum pagoda_codec middle; /* what pages become on their way from f16; f16: nothing */
+    enum pagoda_codec middle;  /* what pages become on their way from f16; f16: nothing */
     uint64_t tokens;
 };
 
@@ -78,8 +78,8 @@ static inline void twin_reencode_cell(struct twin *twin, int layer, int head, ui
     }
     if (twin->codec[first] == PAGODA_CODEC_F16) {
         for (int i = 0; i < (int) PGD_LANES * SIZE; i++) {
-            keys[0][i] = as_f16(keys[0][i]);
-            values[0][i] = as_f16(values[0][i]);
+            keys[i / SIZE][i % SIZE] = as_f16(keys[i / SIZE][i % SIZE]);
+            values[i / SIZE][i % SIZE] = as_f16(values[i / SIZE][i % SIZE]);
         }
     }
     codec->encode(codec, shape, keys[0], values[0], cell);
