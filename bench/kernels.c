@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 
 #include "bench/common/bench.h"
+#include "engine/statistics.h"
 #include "kernels/packed.h"
 
 #define RUNS 5
@@ -166,7 +167,7 @@ static double decode_seconds(struct bench *b)
         }
         times[run] = bench_seconds() - start;
     }
-    return bench_median(times, RUNS);
+    return pgd_statistics_median(times, RUNS);
 }
 
 #define ITEM_TOKENS 32u
@@ -197,7 +198,7 @@ static double prefill_gflop_per_s(struct bench *b, bool causal)
         }
         times[run] = bench_seconds() - start;
     }
-    return flops / bench_median(times, RUNS) * 1e-9;
+    return flops / pgd_statistics_median(times, RUNS) * 1e-9;
 }
 
 /* ---- plain reading ---- */
@@ -231,7 +232,7 @@ static double read_seconds(const struct bench *b, bool in_a_row)
         }
         times[run] = bench_seconds() - start;
     }
-    return bench_median(times, RUNS);
+    return pgd_statistics_median(times, RUNS);
 }
 
 /* ---- rows and blocks ---- */
@@ -271,7 +272,7 @@ static double row_kernel_ns(struct bench *b, enum row_kernel kernel)
         }
         times[run] = (bench_seconds() - start) / ROW_CALLS;
     }
-    return bench_median(times, RUNS) * 1e9;
+    return pgd_statistics_median(times, RUNS) * 1e9;
 }
 
 /* ---- setting up ---- */

@@ -10,7 +10,7 @@
 #include "base/number.h"
 #include "base/status.h"
 #include "cli/machine.h"
-#include "cli/median.h"
+#include "engine/statistics.h"
 #include "pagoda/pagoda.h"
 
 #define PASSES 7
@@ -79,7 +79,7 @@ static double time_passes(struct probe *probe, uint64_t bytes)
         pthread_barrier_wait(&probe->barrier);
         speeds[pass] = (double) bytes / (pgd_machine_seconds() - start);
     }
-    return pgd_median(speeds, PASSES);
+    return pgd_statistics_median(speeds, PASSES);
 }
 
 /* All threads or none: the barrier waits for as many as were promised. */

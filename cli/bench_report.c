@@ -193,16 +193,6 @@ static json_t *known_real(double value)
     return value > 0 ? json_real(value) : json_null();
 }
 
-/* A text that may not be UTF-8. */
-static json_t *string(const char *text)
-{
-    struct pgd_buffer whole = {0};
-    pgd_safe_repair(&whole, text, strlen(text));
-    json_t *value = json_string(pgd_buffer_text(&whole));
-    pgd_buffer_free(&whole);
-    return value;
-}
-
 static json_t *row_object(const struct pgd_bench_row *row)
 {
     json_t *samples = json_array();
@@ -242,8 +232,8 @@ static json_t *notes_array(const struct pgd_bench_report *report)
 static json_t *whole_object(const struct pgd_bench_report *report)
 {
     json_t *model = json_object();
-    json_object_set_new(model, "name", string(report->model->name));
-    json_object_set_new(model, "description", string(report->model->description));
+    json_object_set_new(model, "name", pgd_report_string(report->model->name));
+    json_object_set_new(model, "description", pgd_report_string(report->model->description));
     json_object_set_new(model, "weights_bytes", integer(report->model->weights_bytes));
     json_object_set_new(model, "trained_tokens", integer(report->model->trained_tokens));
     json_t *dram = json_object();
@@ -253,7 +243,7 @@ static json_t *whole_object(const struct pgd_bench_report *report)
     json_t *object = json_object();
     json_object_set_new(object, "pagoda", json_string(pagoda_version()));
     json_object_set_new(object, "llama_cpp", json_string(pgd_model_library_version()));
-    json_object_set_new(object, "cpu", string(report->cpu));
+    json_object_set_new(object, "cpu", pgd_report_string(report->cpu));
     json_object_set_new(object, "threads", integer(report->threads));
     json_object_set_new(object, "kernels", json_string(report->level));
     json_object_set_new(object, "date", json_string(report->date));

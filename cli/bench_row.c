@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "cli/median.h"
+#include "engine/statistics.h"
 
 const char *pgd_bench_test_name(enum pgd_bench_test test)
 {
@@ -14,7 +14,7 @@ static void settle(struct pgd_bench_row *row, double dram_gb_per_s)
 {
     double sorted[PGD_REPETITIONS_MAX];
     memcpy(sorted, row->samples, row->runs * sizeof(sorted[0]));
-    row->median = pgd_median(sorted, row->runs);
+    row->median = pgd_statistics_median(sorted, row->runs);
     row->least = sorted[0];
     row->most = sorted[row->runs - 1];
     if (row->kv_bytes != 0) {

@@ -33,6 +33,12 @@ void pgd_statistics_sort(double *values, size_t count)
     qsort(values, count, sizeof(*values), compare_doubles);
 }
 
+double pgd_statistics_median(double *values, size_t count)
+{
+    pgd_statistics_sort(values, count);
+    return count % 2 == 1 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
+}
+
 struct pgd_interval pgd_statistics_wilson(uint64_t hits, uint64_t trials)
 {
     static const double z = 1.959963984540054; /* 97.5 % of a normal distribution lie below */

@@ -26,6 +26,9 @@ double pgd_statistics_quantile(const double *sorted, size_t count, double share)
 /* Sorts ascending. */
 void pgd_statistics_sort(double *values, size_t count);
 
+/* The middle value, or the mean of the two in the middle; sorts `values`. */
+double pgd_statistics_median(double *values, size_t count);
+
 /* Share of `hits` among `trials`: Wilson's score interval (1927), which stays inside 0 .. 1 and does not shrink
  * to a point at the ends. */
 struct pgd_interval pgd_statistics_wilson(uint64_t hits, uint64_t trials);

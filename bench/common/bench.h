@@ -26,9 +26,6 @@ int32_t *bench_all_tokens(const struct pgd_model *model, const char *path, size_
 
 double bench_seconds(void);
 
-/* Median of values; reorders them. */
-double bench_median(double *values, size_t count);
-
 /* Resident bytes of this process now. */
 uint64_t bench_resident_bytes(void);
 

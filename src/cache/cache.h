@@ -177,9 +177,6 @@ void pgd_cache_free_page(struct pagoda_cache *cache, uint32_t index, uint32_t la
 /* Bytes of live rows in a page: what its tokens need in its codec. Not of absent pages. */
 uint64_t pgd_cache_live_bytes(const struct pagoda_cache *cache, uint32_t index, uint32_t layer);
 
-/* Bytes of frames that a block has now. */
-uint64_t pgd_cache_block_frame_bytes(const struct pagoda_cache *cache, uint32_t index);
-
 /* The policy's view of block `index`. */
 struct pgd_policy_block;
 void pgd_cache_policy_block(const void *cache, uint32_t index, struct pgd_policy_block *block);

@@ -23,16 +23,6 @@ static uint64_t frame_bytes(const struct pagoda_cache *cache, const struct pgd_p
     return pgd_pool_frame_bytes(cache->pool, cache->layers[layer].kinds[page->codec].frame_class);
 }
 
-uint64_t pgd_cache_block_frame_bytes(const struct pagoda_cache *cache, uint32_t index)
-{
-    uint64_t bytes = 0;
-    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-        const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
-        bytes += page->state == PAGODA_PAGE_ABSENT ? 0 : frame_bytes(cache, page, layer);
-    }
-    return bytes;
-}
-
 void pgd_cache_free_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
 {
     const struct pgd_page *page = pgd_table_page(cache->table, index, layer);

@@ -251,3 +251,11 @@ TEST(tally_of_nothing_knows_nothing)
     CHECK(isnan(summary.kld_median) && isnan(summary.agreement.low));
     pgd_tally_close(tally);
 }
+
+TEST(the_median_is_the_middle_or_the_mean_of_both)
+{
+    double odd[] = {9, 1, 5};
+    double even[] = {8, 2, 4, 6};
+    CHECK_NEAR(pgd_statistics_median(odd, 3), 5, 0);
+    CHECK_NEAR(pgd_statistics_median(even, 4), 5, 0);
+}
