@@ -174,9 +174,11 @@ def a_full_disk():
 @suite.test
 def a_reader_that_went_away():
     for arguments in (["run", chat_model(), "-p", "Count to a hundred", "-n", "50", "--ignore-eos"], ["help"]):
-        process = subprocess.Popen([PROGRAM, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        reader, writer = os.pipe()
+        os.close(reader) # before the program starts, or a short text is in the pipe already
+        process = subprocess.Popen([PROGRAM, *arguments], stdin=subprocess.DEVNULL, stdout=writer,
                                    stderr=subprocess.PIPE, env=environment())
-        process.stdout.close()
+        os.close(writer)
         err = process.stderr.read()
         process.stderr.close()
         assert process.wait() == 1 and err == b"", (arguments, process.returncode, err)
