@@ -23,6 +23,13 @@ double pgd_os_seconds(void);
 /* ---- files (VFS) ---- */
 
 struct pgd_file; /* opaque; made by a struct pgd_vfs */
+struct pgd_ring; /* likewise */
+
+/* A read that a ring has done: what read_once would have answered. */
+struct pgd_ring_done {
+    uint32_t tag; /* as given to ring_read */
+    int32_t result;
+};
 
 /* A file system. All functions return PAGODA_OK or a typed error; reads and writes transfer exactly
  * `bytes` at `offset` (EINTR and short transfers are handled inside), end of file included: reading
@@ -38,11 +45,46 @@ struct pgd_vfs {
     enum pagoda_status (*write)(void *user, struct pgd_file *file, uint64_t offset, const void *buffer, size_t bytes,
                                 struct pagoda_error *error);
     void (*close)(void *user, struct pgd_file *file); /* NULL is allowed */
+
+    /* ---- for scratch files: single calls, answered as the system answers them ----
+     * An int is 0 or an errno. Offsets, sizes and buffers of a file that is direct are multiples of 4096. */
+
+    /* Bytes transferred, perhaps fewer than asked, 0 at the end of the file; or -errno, EINTR among them. */
+    int64_t (*read_once)(void *user, struct pgd_file *file, uint64_t offset, void *buffer, size_t bytes);
+    int64_t (*write_once)(void *user, struct pgd_file *file, uint64_t offset, const void *buffer, size_t bytes);
+    /* Whether transfers go past the page cache. EINVAL: not this file system. EOPNOTSUPP: its files are memory. */
+    int (*set_direct)(void *user, struct pgd_file *file, bool direct);
+    /* For a file that is not direct: puts what was written on the device, and the pages out of the page cache. */
+    int (*settle)(void *user, struct pgd_file *file, uint64_t offset, uint64_t bytes);
+    /* For a file that is not direct: puts pages that were read out of the page cache. */
+    void (*forget)(void *user, struct pgd_file *file, uint64_t offset, uint64_t bytes);
+    /* Gives the device's blocks of this range back; it reads as zero. EOPNOTSUPP where there is no such thing. */
+    int (*punch)(void *user, struct pgd_file *file, uint64_t offset, uint64_t bytes);
+    int (*truncate)(void *user, struct pgd_file *file, uint64_t bytes);
+    /* Bytes of the file system that this process may still take. */
+    int (*free_bytes)(void *user, struct pgd_file *file, uint64_t *bytes);
+
+    /* A queue of reads that the kernel works off (io_uring); see struct pgd_ring_done. ENOSYS and EPERM where there
+     * is none. One thread at a time submits or takes; any may wait meanwhile or ask whether something is ready. */
+    int (*ring_open)(void *user, struct pgd_file *file, uint32_t depth, struct pgd_ring **ring);
+    int (*ring_read)(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offset, void *buffer, size_t bytes);
+    bool (*ring_ready)(void *user, const struct pgd_ring *ring);
+    bool (*ring_take)(void *user, struct pgd_ring *ring, struct pgd_ring_done *done);
+    /* Sleeps until something is ready, at most so long; it may wake early. */
+    void (*ring_wait)(void *user, struct pgd_ring *ring, uint64_t timeout_ns);
+    void (*ring_close)(void *user, struct pgd_ring *ring); /* NULL is allowed; nothing may be in flight */
     void *user;
 };
 
 /* The POSIX file system. */
 const struct pgd_vfs *pgd_os_vfs(void);
+
+/* Bytes of memory that a ring of this depth takes, the kernel's part included. */
+uint64_t pgd_os_ring_bytes(uint32_t depth);
+
+/* The directory for files that can be made again: $XDG_CACHE_HOME/pagoda, else ~/.cache/pagoda, made with mode 0700 if
+ * it is not there; else the temporary directory ($TMPDIR, /var/tmp, /tmp). False when none of them can be written. */
+PGD_MUST_CHECK bool pgd_os_cache_directory(char *path, size_t bytes);
 
 /* ---- memory of the machine and of the process ---- */
 

@@ -7,17 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/types.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/number.h"
 #include "base/status.h"
+#include "os/file.h"
 #include "os/os.h"
-
-struct pgd_file {
-    int descriptor;
-    char name[]; /* for messages: the path, or the directory of a scratch file */
-};
+#include "os/ring.h"
 
 /* ---- opening ---- */
 
@@ -186,6 +185,98 @@ static enum pagoda_status posix_write(void *user, struct pgd_file *file, uint64_
     return PAGODA_OK;
 }
 
+/* ---- single calls ---- */
+
+/* More than this in one call is cut short by the kernel anyway. */
+#define CALL_BYTES_MAX ((size_t) 1 << 30)
+
+static int64_t posix_read_once(void *user, struct pgd_file *file, uint64_t offset, void *buffer, size_t bytes)
+{
+    (void) user;
+    if (!fits_off_t(offset, bytes)) {
+        return -EINVAL;
+    }
+    const size_t part = (size_t) pgd_min_u64(bytes, CALL_BYTES_MAX);
+    const ssize_t got = pread(file->descriptor, buffer, part, (off_t) offset);
+    return got < 0 ? -(int64_t) errno : (int64_t) got;
+}
+
+static int64_t posix_write_once(void *user, struct pgd_file *file, uint64_t offset, const void *buffer, size_t bytes)
+{
+    (void) user;
+    if (!fits_off_t(offset, bytes)) {
+        return -EINVAL;
+    }
+    const size_t part = (size_t) pgd_min_u64(bytes, CALL_BYTES_MAX);
+    const ssize_t put = pwrite(file->descriptor, buffer, part, (off_t) offset);
+    return put < 0 ? -(int64_t) errno : (int64_t) put;
+}
+
+/* Newer kernels take O_DIRECT for files in memory too, and go through the page cache all the same: there is nothing
+ * else behind them. */
+static bool is_in_memory(int descriptor)
+{
+    enum { TMPFS = 0x01021994, RAMFS = (int) 0x858458f6 };
+    struct statfs about;
+    return fstatfs(descriptor, &about) == 0 && ((int) about.f_type == TMPFS || (int) about.f_type == RAMFS);
+}
+
+static int posix_set_direct(void *user, struct pgd_file *file, bool direct)
+{
+    (void) user;
+    if (is_in_memory(file->descriptor)) {
+        return direct ? EOPNOTSUPP : 0;
+    }
+    const int flags = fcntl(file->descriptor, F_GETFL);
+    if (flags < 0 || fcntl(file->descriptor, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT) != 0) {
+        return errno;
+    }
+    if (!direct) {
+        /* No read-ahead: pages are wanted in no order, and what was not asked for would only eat memory. */
+        (void) posix_fadvise(file->descriptor, 0, 0, POSIX_FADV_RANDOM);
+    }
+    return 0;
+}
+
+static void posix_forget(void *user, struct pgd_file *file, uint64_t offset, uint64_t bytes)
+{
+    (void) user;
+    (void) posix_fadvise(file->descriptor, (off_t) offset, (off_t) bytes, POSIX_FADV_DONTNEED);
+}
+
+static int posix_settle(void *user, struct pgd_file *file, uint64_t offset, uint64_t bytes)
+{
+    const unsigned all = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+    if (sync_file_range(file->descriptor, (off_t) offset, (off_t) bytes, all) != 0 && errno != ENOSYS) {
+        return errno;
+    }
+    posix_forget(user, file, offset, bytes);
+    return 0;
+}
+
+static int posix_punch(void *user, struct pgd_file *file, uint64_t offset, uint64_t bytes)
+{
+    (void) user;
+    const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    return fallocate(file->descriptor, mode, (off_t) offset, (off_t) bytes) != 0 ? errno : 0;
+}
+
+static int posix_truncate(void *user, struct pgd_file *file, uint64_t bytes)
+{
+    (void) user;
+    return ftruncate(file->descriptor, (off_t) bytes) != 0 ? errno : 0;
+}
+
+static int posix_free_bytes(void *user, struct pgd_file *file, uint64_t *bytes)
+{
+    (void) user;
+    struct statvfs about;
+    if (fstatvfs(file->descriptor, &about) != 0) {
+        return errno;
+    }
+    return pgd_mul_u64(about.f_bavail, about.f_frsize, bytes) ? 0 : EOVERFLOW;
+}
+
 static void posix_close(void *user, struct pgd_file *file)
 {
     (void) user;
@@ -205,6 +296,20 @@ const struct pgd_vfs *pgd_os_vfs(void)
         .read = posix_read,
         .write = posix_write,
         .close = posix_close,
+        .read_once = posix_read_once,
+        .write_once = posix_write_once,
+        .set_direct = posix_set_direct,
+        .settle = posix_settle,
+        .forget = posix_forget,
+        .punch = posix_punch,
+        .truncate = posix_truncate,
+        .free_bytes = posix_free_bytes,
+        .ring_open = pgd_ring_open,
+        .ring_read = pgd_ring_read,
+        .ring_ready = pgd_ring_ready,
+        .ring_take = pgd_ring_take,
+        .ring_wait = pgd_ring_wait,
+        .ring_close = pgd_ring_close,
         .user = NULL,
     };
     return &vfs;

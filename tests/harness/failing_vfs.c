@@ -1,0 +1,230 @@
+/* harness/failing_vfs.c - see failing_vfs.h. */
+#include "harness/failing_vfs.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/status.h"
+
+/* Counts a call. 0: it goes on; an errno, or FAILING_SHORT. */
+static int verdict(struct failing_vfs *disk, enum failing_call call)
+{
+    const uint64_t nth = atomic_fetch_add(&disk->calls[call], 1) + 1;
+    if (call != disk->call || disk->fail_at == 0 || nth < disk->fail_at || (nth > disk->fail_at && !disk->sticky)) {
+        return 0;
+    }
+    atomic_fetch_add(&disk->failed, 1);
+    return disk->number;
+}
+
+/* Calls that transfer nothing cannot be short. */
+static int verdict_whole(struct failing_vfs *disk, enum failing_call call)
+{
+    const int number = verdict(disk, call);
+    return number == FAILING_SHORT ? EIO : number;
+}
+
+static enum pagoda_status failing_open_read(void *user, const char *path, struct pgd_file **file,
+                                            struct pagoda_error *error)
+{
+    struct failing_vfs *const disk = user;
+    const enum pagoda_status status = pgd_os_vfs()->open_read(NULL, path, file, error);
+    disk->open_things += status == PAGODA_OK ? 1 : 0;
+    return status;
+}
+
+static enum pagoda_status failing_open_scratch(void *user, const char *directory, struct pgd_file **file,
+                                               struct pagoda_error *error)
+{
+    struct failing_vfs *const disk = user;
+    const int number = verdict_whole(disk, FAILING_OPEN);
+    if (number != 0) {
+        return pgd_fail(error, PAGODA_IO, "Cannot make a scratch file in \"%s\": %s.", directory, strerror(number));
+    }
+    const enum pagoda_status status = pgd_os_vfs()->open_scratch(NULL, directory, file, error);
+    disk->open_things += status == PAGODA_OK ? 1 : 0;
+    return status;
+}
+
+static void failing_close(void *user, struct pgd_file *file)
+{
+    struct failing_vfs *const disk = user;
+    disk->open_things -= file != NULL ? 1 : 0;
+    pgd_os_vfs()->close(NULL, file);
+}
+
+static int64_t failing_read_once(void *user, struct pgd_file *file, uint64_t offset, void *buffer, size_t bytes)
+{
+    const int number = verdict(user, FAILING_READ);
+    if (number > 0) {
+        return -number;
+    }
+    const int64_t got = pgd_os_vfs()->read_once(NULL, file, offset, buffer, bytes);
+    return number == FAILING_SHORT && got > 0 ? got / 2 : got;
+}
+
+/* Half of it. A half that is no whole block cannot be written directly: then the blocks before it are. */
+static int64_t write_short(struct pgd_file *file, uint64_t offset, const void *buffer, size_t bytes)
+{
+    const size_t half = bytes / 2;
+    const size_t whole = half / 4096 * 4096;
+    int64_t put = pgd_os_vfs()->write_once(NULL, file, offset, buffer, half);
+    if (put == -EINVAL) {
+        put = whole > 0 ? pgd_os_vfs()->write_once(NULL, file, offset, buffer, whole) : 0;
+        put = put == (int64_t) whole ? (int64_t) half : put;
+    }
+    return put;
+}
+
+static int64_t failing_write_once(void *user, struct pgd_file *file, uint64_t offset, const void *buffer, size_t bytes)
+{
+    const int number = verdict(user, FAILING_WRITE);
+    if (number > 0) {
+        return -number;
+    }
+    if (number == FAILING_SHORT) {
+        return write_short(file, offset, buffer, bytes);
+    }
+    return pgd_os_vfs()->write_once(NULL, file, offset, buffer, bytes);
+}
+
+static int failing_set_direct(void *user, struct pgd_file *file, bool direct)
+{
+    struct failing_vfs *const disk = user;
+    const int number = verdict_whole(disk, FAILING_DIRECT);
+    if (number != 0 || (direct && disk->direct_answer != 0)) {
+        return number != 0 ? number : disk->direct_answer;
+    }
+    return pgd_os_vfs()->set_direct(NULL, file, direct);
+}
+
+static int failing_settle(void *user, struct pgd_file *file, uint64_t offset, uint64_t bytes)
+{
+    const int number = verdict_whole(user, FAILING_SETTLE);
+    return number != 0 ? number : pgd_os_vfs()->settle(NULL, file, offset, bytes);
+}
+
+static void failing_forget(void *user, struct pgd_file *file, uint64_t offset, uint64_t bytes)
+{
+    struct failing_vfs *const disk = user;
+    disk->forgotten++;
+    pgd_os_vfs()->forget(NULL, file, offset, bytes);
+}
+
+static int failing_punch(void *user, struct pgd_file *file, uint64_t offset, uint64_t bytes)
+{
+    const int number = verdict_whole(user, FAILING_PUNCH);
+    return number != 0 ? number : pgd_os_vfs()->punch(NULL, file, offset, bytes);
+}
+
+static int failing_truncate(void *user, struct pgd_file *file, uint64_t bytes)
+{
+    const int number = verdict_whole(user, FAILING_TRUNCATE);
+    return number != 0 ? number : pgd_os_vfs()->truncate(NULL, file, bytes);
+}
+
+static int failing_free_bytes(void *user, struct pgd_file *file, uint64_t *bytes)
+{
+    struct failing_vfs *const disk = user;
+    const int number = verdict_whole(disk, FAILING_FREE_BYTES);
+    if (number == 0 && disk->says_free) {
+        *bytes = disk->free_bytes;
+        return 0;
+    }
+    return number != 0 ? number : pgd_os_vfs()->free_bytes(NULL, file, bytes);
+}
+
+/* ---- rings ---- */
+
+static int failing_ring_open(void *user, struct pgd_file *file, uint32_t depth, struct pgd_ring **ring)
+{
+    struct failing_vfs *const disk = user;
+    int number = verdict_whole(disk, FAILING_RING_OPEN);
+    if (number == 0) {
+        number = pgd_os_vfs()->ring_open(NULL, file, depth, ring);
+        disk->open_things += number == 0 ? 1 : 0;
+    }
+    return number;
+}
+
+static int failing_ring_read(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offset, void *buffer,
+                             size_t bytes)
+{
+    const int number = verdict_whole(user, FAILING_RING_READ);
+    return number != 0 ? number : pgd_os_vfs()->ring_read(NULL, ring, tag, offset, buffer, bytes);
+}
+
+static bool failing_ring_ready(void *user, const struct pgd_ring *ring)
+{
+    (void) user;
+    return pgd_os_vfs()->ring_ready(NULL, ring);
+}
+
+static bool failing_ring_take(void *user, struct pgd_ring *ring, struct pgd_ring_done *done)
+{
+    if (!pgd_os_vfs()->ring_take(NULL, ring, done)) {
+        return false;
+    }
+    const int number = verdict(user, FAILING_READ);
+    if (number != 0) {
+        done->result = number == FAILING_SHORT ? done->result / 2 : -number;
+    }
+    return true;
+}
+
+static void failing_ring_wait(void *user, struct pgd_ring *ring, uint64_t timeout_ns)
+{
+    (void) user;
+    pgd_os_vfs()->ring_wait(NULL, ring, timeout_ns);
+}
+
+static void failing_ring_close(void *user, struct pgd_ring *ring)
+{
+    struct failing_vfs *const disk = user;
+    disk->open_things -= ring != NULL ? 1 : 0;
+    pgd_os_vfs()->ring_close(NULL, ring);
+}
+
+/* ---- making ---- */
+
+void failing_vfs_init(struct failing_vfs *disk)
+{
+    memset(disk, 0, sizeof *disk);
+    disk->vfs = *pgd_os_vfs();
+    disk->vfs.open_read = failing_open_read;
+    disk->vfs.open_scratch = failing_open_scratch;
+    disk->vfs.close = failing_close;
+    disk->vfs.read_once = failing_read_once;
+    disk->vfs.write_once = failing_write_once;
+    disk->vfs.set_direct = failing_set_direct;
+    disk->vfs.settle = failing_settle;
+    disk->vfs.forget = failing_forget;
+    disk->vfs.punch = failing_punch;
+    disk->vfs.truncate = failing_truncate;
+    disk->vfs.free_bytes = failing_free_bytes;
+    disk->vfs.ring_open = failing_ring_open;
+    disk->vfs.ring_read = failing_ring_read;
+    disk->vfs.ring_ready = failing_ring_ready;
+    disk->vfs.ring_take = failing_ring_take;
+    disk->vfs.ring_wait = failing_ring_wait;
+    disk->vfs.ring_close = failing_ring_close;
+    disk->vfs.user = disk;
+}
+
+void failing_vfs_arm(struct failing_vfs *disk, enum failing_call call, uint64_t nth, bool sticky, int number)
+{
+    for (int i = 0; i < FAILING_CALLS; i++) {
+        disk->calls[i] = 0;
+    }
+    disk->failed = 0;
+    disk->forgotten = 0;
+    disk->call = call;
+    disk->fail_at = nth;
+    disk->sticky = sticky;
+    disk->number = number;
+}
+
+bool failing_vfs_is_clean(const struct failing_vfs *disk)
+{
+    return disk->open_things == 0;
+}
