@@ -14,7 +14,7 @@
  *   v16_shift_to_exponent(t)      the float with bits (bits of t << 23) + (bits of 1.0f)
  *   v16_sum(a)                    the tree of step 5
  *   v16_largest(a)                the largest lane; no lane is NaN
- *   v16i, v64, ...                see packed.inc.h
+ *   v16i, v64, ...                see packed.inc.h and digest.inc.h
  *   DOT_ROWS, DOT_BLOCKS          a tile of scores is so many rows x so many blocks of keys; it has
  *                                 2 * DOT_ROWS * DOT_BLOCKS accumulators
  *   WEIGH_ROWS, WEIGH_VECTORS     a tile of outputs is so many rows x so many vectors, each an accumulator
@@ -652,12 +652,16 @@ static void store_key_block_f16(uint32_t key_size, const float *rows, size_t row
 }
 
 #include "kernels/packed.inc.h"
+/* This one needs what packed.inc.h needs, and more. */
+#include "kernels/digest.inc.h"
 
 #define PGD_DEFINE_LEVEL(variable, level_name) \
     const struct pgd_kernels variable = { \
         .name = level_name, \
         .attend_chunk_f16 = attend_chunk_f16, \
         .attend_chunk_packed = attend_chunk_packed, \
+        .score_digests = score_digests, \
+        .blend_digests = blend_digests, \
         .merge = merge, \
         .store_key_f16 = store_key_f16, \
         .store_value_f16 = store_value_f16, \

@@ -83,6 +83,7 @@ struct pgd_partial {
 
 struct pgd_packed_chunk;
 struct pgd_packed_rows;
+struct pgd_digest_scores;
 
 /* The contract of a kernel level. `scratch` has at least scratch_floats(...) floats, 64-byte aligned. */
 struct pgd_kernels {
@@ -95,6 +96,17 @@ struct pgd_kernels {
     /* The same for packed blocks: steps 1-6 of packed.h. */
     void (*attend_chunk_packed)(const struct pgd_attend_shape *shape, const struct pgd_packed_chunk *chunk,
                                 const struct pgd_packed_rows *rows, float *scratch, const struct pgd_partial *partial);
+
+    /* What `count` pages of `tokens` tokens (1 .. PGD_LANES) each are worth to each row, from their digests: steps 1-6
+     * of digest.h. `scratch` has pgd_digest_scratch_floats floats. */
+    void (*score_digests)(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
+                          const uint8_t *const *digests, const struct pgd_packed_rows *rows, float *scratch,
+                          const struct pgd_digest_scores *scores);
+
+    /* Adds what pages give to the outputs of `rows` rows, as their digests tell: weights[row * scores->stride + page]
+     * times a value between the page's tokens, at the row's lean; out[row * value_size + d]. Pages in order. */
+    void (*blend_digests)(const struct pgd_attend_shape *shape, uint32_t count, const uint8_t *const *digests,
+                          uint32_t rows, const float *weights, const struct pgd_digest_scores *scores, float *out);
 
     /* Merges `from` (the later chunk) into `into`, for `count` rows. */
     void (*merge)(uint32_t count, uint32_t value_size, const struct pgd_partial *into, const struct pgd_partial *from);

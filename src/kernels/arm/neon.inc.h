@@ -291,3 +291,50 @@ static inline v16i v16i_dot4_wide(v16i sums, v64 codes, int32_t word)
     const v16i half = v16i_dot4(v16i_zero(), upper, word);
     return v16i_add(v16i_dot4(sums, lowest, word), v16i_add(half, half));
 }
+
+/* ---- digests ---- */
+
+static inline v16i v16i_load_bytes(const uint8_t *from)
+{
+    const uint8x16_t bytes = vld1q_u8(from);
+    const uint16x8_t low = vmovl_u8(vget_low_u8(bytes));
+    const uint16x8_t high = vmovl_high_u8(bytes);
+    return (v16i) {vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(low))), vreinterpretq_s32_u32(vmovl_high_u16(low)),
+                   vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high))), vreinterpretq_s32_u32(vmovl_high_u16(high))};
+}
+
+static inline v16i v16i_bits(v16i x, uint32_t at, uint32_t count)
+{
+    const int32x4_t down = vdupq_n_s32(-(int32_t) at);
+    const v16i shifted = {vshlq_s32(x.a, down), vshlq_s32(x.b, down), vshlq_s32(x.c, down), vshlq_s32(x.d, down)};
+    const v16i mask = v16i_set1((int32_t) ((1u << count) - 1u));
+    return WHOLE_2(vandq_s32, shifted, mask);
+}
+
+static inline int32_t v16i_sum(v16i x)
+{
+    return vaddvq_s32(vaddq_s32(vaddq_s32(x.a, x.b), vaddq_s32(x.c, x.d)));
+}
+
+static inline v64 v64_load_bits(const uint8_t *from)
+{
+    const uint8x16_t bytes = vld1q_u8(from);
+    const uint8x16_t mask = vdupq_n_u8(3);
+    return (v64) {vandq_u8(bytes, mask), vandq_u8(vshrq_n_u8(bytes, 2), mask), vandq_u8(vshrq_n_u8(bytes, 4), mask),
+                  vshrq_n_u8(bytes, 6)};
+}
+
+static inline v64 v64_join(v64 low, v64 high, uint32_t at)
+{
+    const int8x16_t up = vdupq_n_s8((int8_t) at);
+    return (v64) {vorrq_u8(low.a, vshlq_u8(high.a, up)), vorrq_u8(low.b, vshlq_u8(high.b, up)),
+                  vorrq_u8(low.c, vshlq_u8(high.c, up)), vorrq_u8(low.d, vshlq_u8(high.d, up))};
+}
+
+static inline v16i v16i_dot4_each(v16i sums, v64 codes, v64 words)
+{
+    return (v16i) {quarter_dot4(sums.a, codes.a, vreinterpretq_s8_u8(words.a)),
+                   quarter_dot4(sums.b, codes.b, vreinterpretq_s8_u8(words.b)),
+                   quarter_dot4(sums.c, codes.c, vreinterpretq_s8_u8(words.c)),
+                   quarter_dot4(sums.d, codes.d, vreinterpretq_s8_u8(words.d))};
+}

@@ -8,7 +8,7 @@
 #include "kernels/levels.h"
 #include "kernels/ref/steps.h"
 
-static int32_t number_of(const struct pgd_packed_rows *rows, uint32_t row, uint32_t d)
+int32_t pgd_ref_packed_number(const struct pgd_packed_rows *rows, uint32_t row, uint32_t d)
 {
     const size_t word = (size_t) row * rows->tiles + d / 4;
     const uint32_t high = (uint32_t) rows->high[word] >> 8 * (d % 4) & 255u;
@@ -33,7 +33,7 @@ static float dot(uint32_t key_size, const struct pgd_packed_chunk *chunk, const 
     for (uint32_t d = 0; d < key_size; d++) {
         const uint32_t code =
             pgd_packed_code(layout->key_bits, block, block + layout->key_high, d / 4, 4 * (lane % PGD_LANES) + d % 4);
-        sum += number_of(rows, row, d) * (int32_t) code;
+        sum += pgd_ref_packed_number(rows, row, d) * (int32_t) code;
     }
     const int32_t raw = 2 * sum - (int32_t) ((1u << layout->key_bits) - 1u) * rows->sum[row];
     return ((float) raw * rows->unit[row]) * scale_of(block + layout->key_scales, lane % PGD_LANES);

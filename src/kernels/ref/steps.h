@@ -4,6 +4,13 @@
 
 #include "kernels/kernels.h"
 
+struct pgd_packed_chunk;
+struct pgd_packed_rows;
+struct pgd_digest_scores;
+
+/* Whole number d of a row. */
+int32_t pgd_ref_packed_number(const struct pgd_packed_rows *rows, uint32_t row, uint32_t d);
+
 /* Step 2. */
 float pgd_ref_scaled(const struct pgd_attend_shape *shape, float score);
 
@@ -13,9 +20,13 @@ void pgd_ref_softmax(uint32_t first, uint32_t end, float *scores, float *max, fl
 /* Step 5's tree; overwrites `lanes`. */
 float pgd_ref_tree_sum(float lanes[PGD_LANES]);
 
-struct pgd_packed_chunk;
-struct pgd_packed_rows;
 void pgd_ref_attend_chunk_packed(const struct pgd_attend_shape *shape, const struct pgd_packed_chunk *chunk,
                                  const struct pgd_packed_rows *rows, float *scratch, const struct pgd_partial *partial);
+
+void pgd_ref_score_digests(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
+                           const uint8_t *const *digests, const struct pgd_packed_rows *rows, float *scratch,
+                           const struct pgd_digest_scores *scores);
+void pgd_ref_blend_digests(const struct pgd_attend_shape *shape, uint32_t count, const uint8_t *const *digests,
+                           uint32_t rows, const float *weights, const struct pgd_digest_scores *scores, float *out);
 
 #endif

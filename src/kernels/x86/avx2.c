@@ -280,6 +280,54 @@ static inline v16i v16i_dot4_wide(v16i sums, v64 codes, int32_t word)
     return v16i_add(sums, (v16i) {half_dot4_wide(codes.low, word), half_dot4_wide(codes.high, word)});
 }
 
+/* ---- digests ---- */
+
+static inline v16i v16i_load_bytes(const uint8_t *from)
+{
+    const __m128i bytes = _mm_loadu_si128((const __m128i *) (const void *) from);
+    return (v16i) {_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
+}
+
+static inline v16i v16i_bits(v16i a, uint32_t at, uint32_t count)
+{
+    const __m256i mask = _mm256_set1_epi32((int) ((1u << count) - 1u));
+    return (v16i) {_mm256_and_si256(_mm256_srli_epi32(a.low, (int) at), mask),
+                   _mm256_and_si256(_mm256_srli_epi32(a.high, (int) at), mask)};
+}
+
+static inline int32_t v16i_sum(v16i a)
+{
+    const __m256i eight = _mm256_add_epi32(a.low, a.high);
+    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+
+/* Shifts are of 64 bits; what they carry from other bytes is masked. */
+static inline v64 v64_load_bits(const uint8_t *from)
+{
+    const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) (const void *) from));
+    const __m256i mask = _mm256_set1_epi8(3);
+    return (v64) {_mm256_and_si256(_mm256_srlv_epi64(twice, _mm256_setr_epi64x(0, 0, 2, 2)), mask),
+                  _mm256_and_si256(_mm256_srlv_epi64(twice, _mm256_setr_epi64x(4, 4, 6, 6)), mask)};
+}
+
+static inline v64 v64_join(v64 low, v64 high, uint32_t at)
+{
+    return (v64) {_mm256_or_si256(low.low, _mm256_slli_epi16(high.low, (int) at)),
+                  _mm256_or_si256(low.high, _mm256_slli_epi16(high.high, (int) at))};
+}
+
+static inline __m256i half_dot4_each(__m256i codes, __m256i words)
+{
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(codes, words), _mm256_set1_epi16(1));
+}
+
+static inline v16i v16i_dot4_each(v16i sums, v64 codes, v64 words)
+{
+    return v16i_add(sums, (v16i) {half_dot4_each(codes.low, words.low), half_dot4_each(codes.high, words.high)});
+}
+
 #include "kernels/attend.inc.h"
 
 PGD_DEFINE_LEVEL(pgd_kernels_avx2, "avx2");

@@ -17,6 +17,11 @@ static inline v16i v16i_dot4_wide(v16i sums, v64 codes, int32_t word)
     return _mm512_add_epi32(sums, _mm512_add_epi32(twice, twice));
 }
 
+static inline v16i v16i_dot4_each(v16i sums, v64 codes, v64 words)
+{
+    return _mm512_add_epi32(sums, _mm512_madd_epi16(_mm512_maddubs_epi16(codes, words), _mm512_set1_epi16(1)));
+}
+
 #include "kernels/attend.inc.h"
 
 PGD_DEFINE_LEVEL(pgd_kernels_avx512, "avx512");

@@ -197,3 +197,33 @@ static inline v64 v64_with_bits(v64 tile, v64 line, uint32_t at, uint32_t count)
     const v64 mask = _mm512_set1_epi8((char) (((1u << count) - 1u) << 4));
     return _mm512_ternarylogic_epi32(tile, moved, mask, 0xf8); /* tile | (moved & mask) */
 }
+
+/* ---- digests ---- */
+
+static inline v16i v16i_load_bytes(const uint8_t *from)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *) (const void *) from));
+}
+
+static inline v16i v16i_bits(v16i a, uint32_t at, uint32_t count)
+{
+    return _mm512_and_si512(_mm512_srli_epi32(a, at), _mm512_set1_epi32((int) ((1u << count) - 1u)));
+}
+
+static inline int32_t v16i_sum(v16i a)
+{
+    return _mm512_reduce_add_epi32(a);
+}
+
+/* Shifts are of 64 bits; what they carry from other bytes is masked. */
+static inline v64 v64_load_bits(const uint8_t *from)
+{
+    const v64 four_times = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) (const void *) from));
+    const v64 shifted = _mm512_srlv_epi64(four_times, _mm512_setr_epi64(0, 0, 2, 2, 4, 4, 6, 6));
+    return _mm512_and_si512(shifted, _mm512_set1_epi8(3));
+}
+
+static inline v64 v64_join(v64 low, v64 high, uint32_t at)
+{
+    return _mm512_or_si512(low, _mm512_slli_epi16(high, at));
+}

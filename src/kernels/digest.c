@@ -1,0 +1,354 @@
+/* kernels/digest.c - see digest.h: rows into digests, and queries into their order. Plain C. */
+#include "kernels/digest.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/packed.h"
+
+#define POWER_STEPS 24     /* of the power iteration for a line; it need not be exact */
+#define LINE_STEP 0.49785f /* half the step of the best four levels for a normal number (Max 1960) */
+#define ROUNDER 0x1.8p+23f /* as in packed.c */
+#define MEAN_LEVELS 63.0f
+#define LINE_LEVELS 3.0f
+#define TOKEN_LEVELS 15.0f
+
+static uint32_t div_up(uint32_t a, uint32_t b)
+{
+    return (a + b - 1) / b;
+}
+
+struct pgd_digest_layout pgd_digest_layout(uint32_t key_size, uint32_t value_size)
+{
+    struct pgd_digest_layout layout = {
+        .tokens = PGD_DIGEST_SCALES * (uint32_t) sizeof(uint16_t),
+        .key_plane = div_up(key_size, 4),
+        .value_plane = div_up(value_size, 4),
+    };
+    layout.key_mean = layout.tokens + PGD_LANES;
+    layout.key_lines = layout.key_mean + 3 * layout.key_plane;
+    layout.value_mean = layout.key_lines + PGD_DIGEST_LINES * layout.key_plane;
+    layout.bytes = div_up(layout.value_mean + (1 + PGD_DIGEST_LINES) * layout.value_plane, 4) * 4;
+    return layout;
+}
+
+uint32_t pgd_digest_bytes(uint32_t key_size, uint32_t value_size)
+{
+    return pgd_digest_layout(key_size, value_size).bytes;
+}
+
+/* ---- numbers into codes and back ---- */
+
+/* The code of x in steps of 2 * scale. */
+static uint32_t code_of(float x, float scale, float levels)
+{
+    float code = scale > 0 ? x * (0.5f / scale) + 0.5f * levels : 0.0f;
+    code = code > 0.0f ? code : 0.0f; /* NaN becomes 0 too: the scale tells */
+    code = code < levels ? code : levels;
+    return (uint32_t) (code + ROUNDER - ROUNDER);
+}
+
+static float odd_number(uint32_t code, float levels)
+{
+    return (float) (2 * (int32_t) code) - levels;
+}
+
+/* The largest |x|; NaN or infinity when a number is not finite. */
+static float largest(uint32_t size, const float *row)
+{
+    float most = 0.0f;
+    float zero = 0.0f;
+    for (uint32_t d = 0; d < size; d++) {
+        const float a = fabsf(row[d]);
+        most = a > most ? a : most;
+        zero += row[d] * 0.0f;
+    }
+    return most + zero;
+}
+
+/* A scale is kept in f16. */
+static float put_scale(uint8_t *digest, uint32_t which, float scale)
+{
+    const uint16_t half = pgd_f32_to_f16(scale);
+    memcpy(digest + which * sizeof half, &half, sizeof half);
+    return pgd_f16_to_f32(half);
+}
+
+/* Writes two bits of a code for every number of a vector. */
+static void put_plane(uint32_t size, const uint8_t *codes, uint32_t shift, uint8_t *plane)
+{
+    for (uint32_t start = 0; start < size; start += PGD_DIGEST_TILE) {
+        const uint32_t count = size - start < PGD_DIGEST_TILE ? size - start : PGD_DIGEST_TILE;
+        const uint32_t quarter = div_up(count, 4);
+        for (uint32_t n = 0; n < count; n++) {
+            plane[n % quarter] |= (uint8_t) ((codes[start + n] >> shift & 3u) << 2 * (n / quarter));
+        }
+        plane += quarter;
+    }
+}
+
+/* ---- means and lines ---- */
+
+struct page {
+    uint32_t tokens;
+    uint32_t size;
+    float rows[PGD_LANES][PGD_HEAD_SIZE_MAX]; /* what the digest does not tell yet */
+};
+
+static void take_rows(struct page *page, uint32_t tokens, uint32_t size, const float *rows)
+{
+    page->tokens = tokens;
+    page->size = size;
+    for (uint32_t t = 0; t < tokens; t++) {
+        memcpy(page->rows[t], rows + (size_t) t * size, size * sizeof *rows);
+    }
+}
+
+/* Adds up times[t] * row t. */
+static void add_rows(const struct page *page, const float *times, float *sum)
+{
+    memset(sum, 0, page->size * sizeof *sum);
+    for (uint32_t t = 0; t < page->tokens; t++) {
+        for (uint32_t d = 0; d < page->size; d++) {
+            sum[d] += times[t] * page->rows[t][d];
+        }
+    }
+}
+
+/* Subtracts times[t] * line from row t. */
+static void subtract_line(struct page *page, const float *times, const float *line)
+{
+    for (uint32_t t = 0; t < page->tokens; t++) {
+        for (uint32_t d = 0; d < page->size; d++) {
+            page->rows[t][d] -= times[t] * line[d];
+        }
+    }
+}
+
+/* The codes of a vector in 2 bits and the numbers that they stand for, times 1 / scale; returns the scale. Normal
+ * numbers are expected: most of them fall into the four levels. */
+static float encode_line(uint32_t size, const float *line, uint8_t *codes, float *numbers)
+{
+    float squares = 0.0f;
+    for (uint32_t d = 0; d < size; d++) {
+        squares += line[d] * line[d];
+    }
+    const float step = LINE_STEP * sqrtf(squares / (float) size);
+    float product = 0.0f;
+    float norm = 0.0f;
+    for (uint32_t d = 0; d < size; d++) {
+        codes[d] = (uint8_t) code_of(line[d], step, LINE_LEVELS);
+        numbers[d] = odd_number(codes[d], LINE_LEVELS);
+        product += numbers[d] * line[d];
+        norm += numbers[d] * numbers[d];
+    }
+    return product / norm; /* the scale that fits these codes best; NaN stays NaN */
+}
+
+/* A mean in `planes` planes: out of the rows, into the digest. */
+static void encode_mean(struct page *page, uint32_t planes, uint32_t scale_at, uint8_t *digest, uint8_t *plane)
+{
+    uint8_t codes[PGD_HEAD_SIZE_MAX];
+    float mean[PGD_HEAD_SIZE_MAX];
+    float ones[PGD_LANES];
+    for (uint32_t t = 0; t < page->tokens; t++) {
+        ones[t] = 1.0f;
+    }
+    add_rows(page, ones, mean);
+    for (uint32_t d = 0; d < page->size; d++) {
+        mean[d] /= (float) page->tokens;
+    }
+    const float levels = planes == 1 ? LINE_LEVELS : MEAN_LEVELS;
+    float numbers[PGD_HEAD_SIZE_MAX];
+    const float wanted =
+        planes == 1 ? encode_line(page->size, mean, codes, numbers) : largest(page->size, mean) / levels;
+    const float scale = put_scale(digest, scale_at, wanted);
+    for (uint32_t d = 0; d < page->size; d++) {
+        codes[d] = planes == 1 ? codes[d] : (uint8_t) code_of(mean[d], scale, levels);
+        mean[d] = odd_number(codes[d], levels) * scale;
+    }
+    for (uint32_t p = 0; p < planes; p++) {
+        put_plane(page->size, codes, 2 * p, plane + (size_t) p * div_up(page->size, 4));
+    }
+    subtract_line(page, ones, mean);
+}
+
+/* ---- which lines ---- */
+
+/* A row as queries see it: products of two such rows are sums of squared scores, for the queries that are expected.
+ * In the model's coordinates; the first `size` numbers, then one for each mean. */
+struct seen {
+    uint32_t size;
+    float rows[PGD_LANES][PGD_HEAD_SIZE_MAX + PGD_DIGEST_QUERIES_MAX];
+    float line[PGD_HEAD_SIZE_MAX + PGD_DIGEST_QUERIES_MAX];
+};
+
+static void see(uint32_t size, const float *row, const struct pgd_digest_queries *queries, float *seen)
+{
+    memcpy(seen, row, size * sizeof *row);
+    if (queries == NULL) {
+        return;
+    }
+    pgd_hadamard(size, seen);
+    for (uint32_t m = 0; m < queries->mean_count; m++) {
+        float product = 0.0f;
+        for (uint32_t d = 0; d < size; d++) {
+            product += queries->means[(size_t) m * size + d] * seen[d];
+        }
+        seen[size + m] = product / sqrtf((float) queries->mean_count);
+    }
+    for (uint32_t d = 0; d < size; d++) {
+        seen[d] *= sqrtf(queries->variance[d]);
+    }
+}
+
+static float product_of(uint32_t size, const float *a, const float *b)
+{
+    float product = 0.0f;
+    for (uint32_t d = 0; d < size; d++) {
+        product += a[d] * b[d];
+    }
+    return product;
+}
+
+/* The unit vector over tokens along which the rows that are seen differ most: power iteration from the longest. */
+static void main_direction(const struct seen *seen, uint32_t tokens, float *direction)
+{
+    float products[PGD_LANES][PGD_LANES];
+    uint32_t longest = 0;
+    for (uint32_t a = 0; a < tokens; a++) {
+        for (uint32_t b = 0; b <= a; b++) {
+            products[a][b] = products[b][a] = product_of(seen->size, seen->rows[a], seen->rows[b]);
+        }
+        longest = products[a][a] > products[longest][longest] ? a : longest;
+    }
+    memcpy(direction, products[longest], tokens * sizeof *direction);
+    for (uint32_t step = 0; step < POWER_STEPS; step++) {
+        const float length = sqrtf(product_of(tokens, direction, direction));
+        float unit[PGD_LANES];
+        for (uint32_t t = 0; t < tokens; t++) {
+            unit[t] = length > 0 ? direction[t] / length : 0.0f;
+        }
+        for (uint32_t t = 0; t < tokens; t++) {
+            direction[t] = product_of(tokens, products[t], unit);
+        }
+    }
+}
+
+/* How far along the line each token is, in whole numbers; returns what one stands for. */
+static float encode_tokens(const struct seen *seen, uint32_t tokens, uint32_t nibble, uint8_t *codes, float *times)
+{
+    const float norm = product_of(seen->size, seen->line, seen->line);
+    for (uint32_t t = 0; t < tokens; t++) {
+        times[t] = norm > 0 ? product_of(seen->size, seen->rows[t], seen->line) / norm : 0.0f;
+    }
+    const float scale = largest(tokens, times) / TOKEN_LEVELS;
+    for (uint32_t t = 0; t < tokens; t++) {
+        const uint32_t code = code_of(times[t], scale, TOKEN_LEVELS);
+        codes[t] |= (uint8_t) (code << 4 * nibble);
+        times[t] = odd_number(code, TOKEN_LEVELS);
+    }
+    return scale;
+}
+
+/* One line of keys: out of the rows, into the digest. times[t] becomes the whole number of token t. */
+static void encode_key_line(struct page *page, uint32_t line, const struct pgd_digest_layout *layout,
+                            const struct pgd_digest_queries *queries, uint8_t *digest, float *times)
+{
+    struct seen seen = {.size = page->size + (queries == NULL ? 0 : queries->mean_count)};
+    uint8_t codes[PGD_HEAD_SIZE_MAX];
+    float vector[PGD_HEAD_SIZE_MAX];
+    float numbers[PGD_HEAD_SIZE_MAX];
+    for (uint32_t t = 0; t < page->tokens; t++) {
+        see(page->size, page->rows[t], queries, seen.rows[t]);
+    }
+    float direction[PGD_LANES];
+    main_direction(&seen, page->tokens, direction);
+    add_rows(page, direction, vector);
+    encode_line(page->size, vector, codes, numbers);
+    put_plane(page->size, codes, 0, digest + layout->key_lines + (size_t) line * layout->key_plane);
+    see(page->size, numbers, queries, seen.line);
+    const float token_scale = encode_tokens(&seen, page->tokens, line, digest + layout->tokens, times);
+    const float scale = put_scale(digest, PGD_DIGEST_KEY_LINE + line, token_scale);
+    for (uint32_t d = 0; d < page->size; d++) {
+        numbers[d] *= scale;
+    }
+    subtract_line(page, times, numbers);
+}
+
+/* The line of values that goes with it. */
+static void encode_value_line(struct page *page, uint32_t line, const struct pgd_digest_layout *layout,
+                              const float *times, uint8_t *digest)
+{
+    uint8_t codes[PGD_HEAD_SIZE_MAX];
+    float vector[PGD_HEAD_SIZE_MAX];
+    float numbers[PGD_HEAD_SIZE_MAX];
+    const float norm = product_of(page->tokens, times, times);
+    add_rows(page, times, vector);
+    for (uint32_t d = 0; d < page->size; d++) {
+        vector[d] /= norm; /* the whole numbers are odd: never all zero */
+    }
+    const float scale =
+        put_scale(digest, PGD_DIGEST_VALUE_LINE + line, encode_line(page->size, vector, codes, numbers));
+    put_plane(page->size, codes, 0, digest + layout->value_mean + (size_t) (1 + line) * layout->value_plane);
+    for (uint32_t d = 0; d < page->size; d++) {
+        numbers[d] *= scale;
+    }
+    subtract_line(page, times, numbers);
+}
+
+void pgd_digest_make(uint32_t key_size, uint32_t value_size, uint32_t tokens, const float *keys, const float *values,
+                     const struct pgd_digest_queries *queries, uint8_t *digest)
+{
+    const struct pgd_digest_layout layout = pgd_digest_layout(key_size, value_size);
+    memset(digest, 0, layout.bytes);
+    float times[PGD_DIGEST_LINES][PGD_LANES];
+    struct page page;
+    take_rows(&page, tokens, key_size, keys);
+    encode_mean(&page, 3, PGD_DIGEST_KEY_MEAN, digest, digest + layout.key_mean);
+    for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
+        encode_key_line(&page, line, &layout, queries, digest, times[line]);
+    }
+    take_rows(&page, tokens, value_size, values);
+    encode_mean(&page, 1, PGD_DIGEST_VALUE_MEAN, digest, digest + layout.value_mean);
+    for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
+        encode_value_line(&page, line, &layout, times[line], digest);
+    }
+}
+
+/* ---- queries ---- */
+
+static uint32_t tiles_of(uint32_t size)
+{
+    return div_up(size, PGD_DIGEST_TILE);
+}
+
+size_t pgd_digest_scratch_floats(uint32_t key_size, uint32_t rows)
+{
+    return (size_t) rows * tiles_of(key_size) * 2 * (PGD_DIGEST_TILE / 4);
+}
+
+/* Number n of a tile of `count` goes to byte 16 k + i, with n = k * quarter + i. */
+static void arrange_tile(uint32_t count, const uint8_t *from, uint8_t *to)
+{
+    const uint32_t quarter = div_up(count, 4);
+    for (uint32_t n = 0; n < count; n++) {
+        to[16 * (n / quarter) + n % quarter] = from[n];
+    }
+}
+
+void pgd_digest_arrange(uint32_t key_size, const struct pgd_packed_rows *rows, int32_t *words)
+{
+    memset(words, 0, pgd_digest_scratch_floats(key_size, rows->count) * sizeof *words);
+    uint8_t *to = (uint8_t *) words;
+    for (uint32_t row = 0; row < rows->count; row++) {
+        const uint8_t *high = (const uint8_t *) (rows->high + (size_t) row * rows->tiles);
+        const uint8_t *low = (const uint8_t *) (rows->low + (size_t) row * rows->tiles);
+        for (uint32_t start = 0; start < key_size; start += PGD_DIGEST_TILE) {
+            const uint32_t count = key_size - start < PGD_DIGEST_TILE ? key_size - start : PGD_DIGEST_TILE;
+            arrange_tile(count, high + start, to);
+            arrange_tile(count, low + start, to + PGD_DIGEST_TILE);
+            to += (size_t) 2 * PGD_DIGEST_TILE;
+        }
+    }
+}

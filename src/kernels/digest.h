@@ -1,0 +1,98 @@
+/* kernels/digest.h - the digest of a page: a few bytes that stay in memory when the page's rows do not.
+ *
+ * It tells what a query would find in the page (so that the right pages are read), and stands in for the page when it
+ * is not read. A digest is a sketch of up to PGD_LANES tokens of one KV head; a longer page has one for each block.
+ *
+ * The sketch. Token t of the page has about the rows
+ *     key_t   = key mean   + a_t * first key line   + b_t * second key line
+ *     value_t = value mean + a_t * first value line + b_t * second value line
+ * a_t and b_t are whole numbers of 4 bits, the lines have 2 bits a number, the key mean 6, the value mean 2. So a
+ * page's tokens differ from each other along two directions only, the two that matter most to the queries that are
+ * expected (struct pgd_digest_queries), and values differ along with keys. docs/selection.md tells what this was
+ * compared with.
+ *
+ * Rows are always rotated (packed.h): coordinates are then alike, so that few bits do.
+ *
+ * Bytes of a digest. A vector of `size` numbers has planes of 2 bits a number, ceil(size / 4) bytes each: the vector
+ * is cut into tiles of 64 numbers; in a tile of n numbers with quarter = ceil(n / 4), number k * quarter + i is bits 2k
+ * and 2k + 1 of the tile's byte i.
+ *     | scales, f16: key mean, key lines, value mean, value lines | a_t | b_t << 4, a byte a token [16] |
+ *     | key mean: low, middle, high plane | key lines: a plane each | value mean: a plane | value lines: a plane each |
+ *     | zeros up to a multiple of 4 |
+ * A code c of b bits stands for (2 c - (2^b - 1)) * scale, as in packed.h. The code of a_t or b_t has no scale: the
+ * scale of the lines has it.
+ *
+ * The algorithm of score_digests for one row and one page:
+ *   1. dot    with the row's whole numbers, as step 1 of packed.h: mean = ((float) raw * unit) * scale for the key
+ *             mean, and first, second likewise for the key lines.
+ *   2. token  s[t] = fma(b_t, second, fma(a_t, first, mean)), then scale and softcap (step 2 of kernels.h).
+ *   3. - 5.   of kernels.h over the lanes t < tokens: max, p[t], sum.
+ *   6. mass   = max + ln(sum), with ln as digest.inc.h and ref/digest.c write it down;
+ *             lean[0] = (sum of p[t] * a_t) / sum, lean[1] likewise with b_t; sums by the tree of step 5.
+ * The algorithm of blend_digests: for pages i = 0, 1, ... whose weight w is not 0, and every output d:
+ *     out[d] = fma(w * s0, v0[d], out[d]), then fma((w * lean[0]) * s1, v1[d], out[d]), then the same with lean[1]
+ * where v are the odd whole numbers of the value mean and lines, and s their scales.
+ *
+ * Numbers that are not finite: when a key is none, the page's masses are NaN; when a value is none, what the page gives
+ * to an output is NaN; when a query is none, its row is NaN.
+ *
+ * Threads: pure functions. Memory is the caller's.
+ */
+#ifndef PGD_KERNELS_DIGEST_H
+#define PGD_KERNELS_DIGEST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/kernels.h"
+
+#define PGD_DIGEST_LINES 2u
+#define PGD_DIGEST_TILE 64u /* numbers of a tile */
+#define PGD_DIGEST_QUERIES_MAX 16u
+
+/* Where the parts of a digest are, in bytes. */
+struct pgd_digest_layout {
+    uint32_t tokens;    /* a_t and b_t */
+    uint32_t key_plane; /* bytes of a plane */
+    uint32_t key_mean;  /* three planes */
+    uint32_t key_lines; /* PGD_DIGEST_LINES planes */
+    uint32_t value_plane;
+    uint32_t value_mean; /* one plane, then those of the lines */
+    uint32_t bytes;
+};
+
+enum pgd_digest_scale { PGD_DIGEST_KEY_MEAN, PGD_DIGEST_KEY_LINE, PGD_DIGEST_VALUE_MEAN = 3, PGD_DIGEST_VALUE_LINE };
+#define PGD_DIGEST_SCALES 6u
+
+struct pgd_digest_layout pgd_digest_layout(uint32_t key_size, uint32_t value_size);
+
+/* Bytes of the digest of one page and one KV head; a multiple of 4. */
+uint32_t pgd_digest_bytes(uint32_t key_size, uint32_t value_size);
+
+/* What is known about the queries of a KV head: their spread in each coordinate, and the mean of each query head.
+ * Coordinates are those of the model, not rotated. Only proportions count. */
+struct pgd_digest_queries {
+    const float *variance; /* [key_size] about the means; not negative */
+    const float *means;    /* [mean_count][key_size] */
+    uint32_t mean_count;   /* 0 .. PGD_DIGEST_QUERIES_MAX */
+};
+
+/* Makes the digest of `tokens` (1 .. PGD_LANES) rotated rows, keys[t * key_size + d]. `queries` may be NULL: then all
+ * directions count alike, which chooses worse lines. The same bytes on every processor. */
+void pgd_digest_make(uint32_t key_size, uint32_t value_size, uint32_t tokens, const float *keys, const float *values,
+                     const struct pgd_digest_queries *queries, uint8_t *digest);
+
+/* What score_digests tells of each row and page, at [row * stride + page]. */
+struct pgd_digest_scores {
+    float *mass;                   /* logarithm of the page's attention mass, before the softmax's division */
+    float *lean[PGD_DIGEST_LINES]; /* how far along each line the row looks; for blend_digests */
+    uint32_t stride;
+};
+
+/* Floats of scratch that score_digests needs, 64-byte aligned. */
+size_t pgd_digest_scratch_floats(uint32_t key_size, uint32_t rows);
+
+/* The rows' whole numbers in the order of a digest's planes, [row][tile][high, low][16 words], in scratch. */
+void pgd_digest_arrange(uint32_t key_size, const struct pgd_packed_rows *rows, int32_t *words);
+
+#endif

@@ -1,0 +1,144 @@
+/* kernels/ref/digest.c - the specification of digest.h in plain C, one operation at a time. */
+#include "kernels/digest.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/logarithm.h"
+#include "kernels/packed.h"
+#include "kernels/ref/steps.h"
+
+static float scale_of(const uint8_t *digest, uint32_t which)
+{
+    uint16_t half;
+    memcpy(&half, digest + which * sizeof half, sizeof half);
+    return pgd_f16_to_f32(half);
+}
+
+/* Two bits of number d of a vector of `size`. */
+static int32_t bits_at(uint32_t size, const uint8_t *plane, uint32_t d)
+{
+    const uint32_t start = d / PGD_DIGEST_TILE * PGD_DIGEST_TILE;
+    const uint32_t count = size - start < PGD_DIGEST_TILE ? size - start : PGD_DIGEST_TILE;
+    const uint32_t quarter = (count + 3) / 4;
+    const uint32_t n = d - start;
+    return plane[start / 4 + n % quarter] >> 2 * (n / quarter) & 3;
+}
+
+/* The whole numbers of a_t and b_t. */
+static float along(const uint8_t *digest, const struct pgd_digest_layout *layout, uint32_t line, uint32_t t)
+{
+    return (float) (2 * (digest[layout->tokens + t] >> 4 * line & 15) - 15);
+}
+
+/* Step 1 for a vector of `planes` planes. */
+static float dot(uint32_t key_size, const struct pgd_packed_rows *rows, uint32_t row, const uint8_t *plane,
+                 uint32_t planes, float scale)
+{
+    const uint32_t plane_bytes = (key_size + 3) / 4;
+    int32_t sum = 0;
+    for (uint32_t d = 0; d < key_size; d++) {
+        int32_t code = 0;
+        for (uint32_t p = 0; p < planes; p++) {
+            code |= bits_at(key_size, plane + (size_t) p * plane_bytes, d) << 2 * p;
+        }
+        sum += pgd_ref_packed_number(rows, row, d) * code;
+    }
+    const int32_t raw = 2 * sum - ((1 << 2 * planes) - 1) * rows->sum[row];
+    return ((float) raw * rows->unit[row]) * scale;
+}
+
+static float logarithm(float x)
+{
+    float whole = 0.0f;
+    if (4.0f < x) {
+        x = x * 0.25f;
+        whole = 2 * PGD_LN_2;
+    }
+    if (2.0f < x) {
+        x = x * 0.5f;
+        whole = whole + PGD_LN_2;
+    }
+    const float z = (x - 1.0f) / (x + 1.0f);
+    const float square = z * z;
+    float p = PGD_LN_C5;
+    p = fmaf(p, square, PGD_LN_C4);
+    p = fmaf(p, square, PGD_LN_C3);
+    p = fmaf(p, square, PGD_LN_C2);
+    p = fmaf(p, square, PGD_LN_C1);
+    p = fmaf(p, square, PGD_LN_C0);
+    return fmaf(p, z, whole);
+}
+
+static void score_page(const struct pgd_attend_shape *shape, uint32_t tokens, const uint8_t *digest,
+                       const struct pgd_packed_rows *rows, uint32_t row, const struct pgd_digest_scores *scores,
+                       size_t at)
+{
+    const struct pgd_digest_layout layout = pgd_digest_layout(shape->key_size, shape->value_size);
+    const float mean =
+        dot(shape->key_size, rows, row, digest + layout.key_mean, 3, scale_of(digest, PGD_DIGEST_KEY_MEAN));
+    float lines[PGD_DIGEST_LINES];
+    for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
+        lines[line] = dot(shape->key_size, rows, row, digest + layout.key_lines + (size_t) line * layout.key_plane, 1,
+                          scale_of(digest, PGD_DIGEST_KEY_LINE + line));
+    }
+    float weights[PGD_LANES];
+    for (uint32_t t = 0; t < tokens; t++) {
+        const float first = fmaf(along(digest, &layout, 0, t), lines[0], mean);
+        weights[t] = pgd_ref_scaled(shape, fmaf(along(digest, &layout, 1, t), lines[1], first));
+    }
+    float max = 0.0f;
+    float sum = 0.0f;
+    pgd_ref_softmax(0, tokens, weights, &max, &sum);
+    scores->mass[at] = max + logarithm(sum);
+    for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
+        float sums[PGD_LANES] = {0};
+        for (uint32_t t = 0; t < tokens; t++) {
+            sums[t] = weights[t] * along(digest, &layout, line, t);
+        }
+        scores->lean[line][at] = pgd_ref_tree_sum(sums) / sum;
+    }
+}
+
+void pgd_ref_score_digests(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
+                           const uint8_t *const *digests, const struct pgd_packed_rows *rows, float *scratch,
+                           const struct pgd_digest_scores *scores)
+{
+    (void) scratch;
+    for (uint32_t row = 0; row < rows->count; row++) {
+        for (uint32_t i = 0; i < count; i++) {
+            score_page(shape, tokens, digests[i], rows, row, scores, (size_t) row * scores->stride + i);
+        }
+    }
+}
+
+static void blend_page(uint32_t size, const struct pgd_digest_layout *layout, const uint8_t *digest,
+                       const float times[1 + PGD_DIGEST_LINES], float *out)
+{
+    for (uint32_t d = 0; d < size; d++) {
+        for (uint32_t part = 0; part < 1 + PGD_DIGEST_LINES; part++) {
+            const uint8_t *plane = digest + layout->value_mean + (size_t) part * layout->value_plane;
+            out[d] = fmaf(times[part], (float) (2 * bits_at(size, plane, d) - 3), out[d]);
+        }
+    }
+}
+
+void pgd_ref_blend_digests(const struct pgd_attend_shape *shape, uint32_t count, const uint8_t *const *digests,
+                           uint32_t rows, const float *weights, const struct pgd_digest_scores *scores, float *out)
+{
+    const struct pgd_digest_layout layout = pgd_digest_layout(shape->key_size, shape->value_size);
+    for (uint32_t row = 0; row < rows; row++) {
+        for (uint32_t i = 0; i < count; i++) {
+            const size_t at = (size_t) row * scores->stride + i;
+            if (weights[at] == 0.0f) {
+                continue;
+            }
+            float times[1 + PGD_DIGEST_LINES] = {weights[at] * scale_of(digests[i], PGD_DIGEST_VALUE_MEAN)};
+            for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
+                times[1 + line] =
+                    weights[at] * scores->lean[line][at] * scale_of(digests[i], PGD_DIGEST_VALUE_LINE + line);
+            }
+            blend_page(shape->value_size, &layout, digests[i], times, out + (size_t) row * shape->value_size);
+        }
+    }
+}
