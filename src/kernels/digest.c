@@ -6,8 +6,9 @@
 
 #include "kernels/packed.h"
 
-#define POWER_STEPS 24     /* of the power iteration for a line; it need not be exact */
+#define POWER_STEPS 16     /* of the power iteration for a line; it need not be exact */
 #define LINE_STEP 0.49785f /* half the step of the best four levels for a normal number (Max 1960) */
+#define LITTLE 0.1f        /* of the mean square of a query's coordinate: what hardly counts */
 #define ROUNDER 0x1.8p+23f /* as in packed.c */
 #define MEAN_LEVELS 63.0f
 #define LINE_LEVELS 3.0f
@@ -89,10 +90,11 @@ static void put_plane(uint32_t size, const uint8_t *codes, uint32_t shift, uint8
 
 /* ---- means and lines ---- */
 
+/* Rows of a page: what the digest does not tell yet. */
 struct page {
     uint32_t tokens;
     uint32_t size;
-    float rows[PGD_LANES][PGD_HEAD_SIZE_MAX]; /* what the digest does not tell yet */
+    float rows[PGD_LANES][PGD_HEAD_SIZE_MAX];
 };
 
 static void take_rows(struct page *page, uint32_t tokens, uint32_t size, const float *rows)
@@ -173,48 +175,102 @@ static void encode_mean(struct page *page, uint32_t planes, uint32_t scale_at, u
     subtract_line(page, ones, mean);
 }
 
+/* Sixteen partial sums: a chain of additions would take most of the time that a digest takes. */
+static float product_of(uint32_t size, const float *a, const float *b)
+{
+    float sums[PGD_LANES] = {0};
+    uint32_t d = 0;
+    for (; d + PGD_LANES <= size; d += PGD_LANES) {
+        for (uint32_t i = 0; i < PGD_LANES; i++) {
+            sums[i] += a[d + i] * b[d + i];
+        }
+    }
+    for (uint32_t i = 0; d + i < size; i++) {
+        sums[i] += a[d + i] * b[d + i];
+    }
+    for (uint32_t half = PGD_LANES / 2; half > 0; half /= 2) {
+        for (uint32_t i = 0; i < half; i++) {
+            sums[i] += sums[i + half];
+        }
+    }
+    return sums[0];
+}
+
 /* ---- which lines ---- */
 
-/* A row as queries see it: products of two such rows are sums of squared scores, for the queries that are expected.
- * In the model's coordinates; the first `size` numbers, then one for each mean. */
+/* What queries make of a row. In the model's coordinates. */
+struct view {
+    uint32_t size;
+    const struct pgd_digest_queries *queries; /* NULL: all coordinates count alike, rotated or not */
+    float deviation[PGD_HEAD_SIZE_MAX];       /* of queries, by coordinate */
+    float attention[PGD_HEAD_SIZE_MAX];       /* about 1 where queries are large, 0 where they are small */
+};
+
+static void open_view(struct view *view, uint32_t size, const struct pgd_digest_queries *queries)
+{
+    view->size = size;
+    view->queries = queries;
+    if (queries == NULL) {
+        return;
+    }
+    float sum = 0.0f;
+    for (uint32_t d = 0; d < size; d++) {
+        float square = 0.0f;
+        for (uint32_t m = 0; m < queries->mean_count; m++) {
+            const float mean = queries->means[(size_t) m * size + d];
+            square += mean * mean / (float) queries->mean_count;
+        }
+        view->deviation[d] = sqrtf(queries->variance[d]);
+        view->attention[d] = queries->variance[d] + square;
+        sum += view->attention[d];
+    }
+    const float little = LITTLE * sum / (float) size;
+    for (uint32_t d = 0; d < size; d++) {
+        view->attention[d] = sum > 0 ? view->attention[d] / (view->attention[d] + little) : 1.0f;
+    }
+}
+
+/* A row as queries see it: products of two such rows are means of products of scores, for the queries that are
+ * expected. They have a number for each coordinate, then one for each mean. */
 struct seen {
     uint32_t size;
     float rows[PGD_LANES][PGD_HEAD_SIZE_MAX + PGD_DIGEST_QUERIES_MAX];
     float line[PGD_HEAD_SIZE_MAX + PGD_DIGEST_QUERIES_MAX];
 };
 
-static void see(uint32_t size, const float *row, const struct pgd_digest_queries *queries, float *seen)
+static void see(const struct view *view, const float *row, float *seen)
 {
+    const uint32_t size = view->size;
     memcpy(seen, row, size * sizeof *row);
-    if (queries == NULL) {
+    if (view->queries == NULL) {
         return;
     }
     pgd_hadamard(size, seen);
-    for (uint32_t m = 0; m < queries->mean_count; m++) {
-        float product = 0.0f;
-        for (uint32_t d = 0; d < size; d++) {
-            product += queries->means[(size_t) m * size + d] * seen[d];
-        }
-        seen[size + m] = product / sqrtf((float) queries->mean_count);
+    for (uint32_t m = 0; m < view->queries->mean_count; m++) {
+        const float product = product_of(size, view->queries->means + (size_t) m * size, seen);
+        seen[size + m] = product / sqrtf((float) view->queries->mean_count);
     }
     for (uint32_t d = 0; d < size; d++) {
-        seen[d] *= sqrtf(queries->variance[d]);
+        seen[d] *= view->deviation[d];
     }
 }
 
-static float product_of(uint32_t size, const float *a, const float *b)
+/* Takes out of a line what queries hardly look at, so that its few bits go to the rest. */
+static void attend_line(const struct view *view, float *line)
 {
-    float product = 0.0f;
-    for (uint32_t d = 0; d < size; d++) {
-        product += a[d] * b[d];
+    if (view->queries != NULL) {
+        pgd_hadamard(view->size, line);
+        for (uint32_t d = 0; d < view->size; d++) {
+            line[d] *= view->attention[d];
+        }
+        pgd_hadamard(view->size, line);
     }
-    return product;
 }
 
-/* The unit vector over tokens along which the rows that are seen differ most: power iteration from the longest. */
+/* The vector over tokens along which the rows that are seen differ most: power iteration from the longest row. */
 static void main_direction(const struct seen *seen, uint32_t tokens, float *direction)
 {
-    float products[PGD_LANES][PGD_LANES];
+    float products[PGD_LANES][PGD_LANES] = {0};
     uint32_t longest = 0;
     for (uint32_t a = 0; a < tokens; a++) {
         for (uint32_t b = 0; b <= a; b++) {
@@ -222,15 +278,18 @@ static void main_direction(const struct seen *seen, uint32_t tokens, float *dire
         }
         longest = products[a][a] > products[longest][longest] ? a : longest;
     }
-    memcpy(direction, products[longest], tokens * sizeof *direction);
+    float next[PGD_LANES];
+    memcpy(next, products[longest], sizeof next);
     for (uint32_t step = 0; step < POWER_STEPS; step++) {
-        const float length = sqrtf(product_of(tokens, direction, direction));
-        float unit[PGD_LANES];
-        for (uint32_t t = 0; t < tokens; t++) {
-            unit[t] = length > 0 ? direction[t] / length : 0.0f;
+        const float length = sqrtf(product_of(PGD_LANES, next, next));
+        for (uint32_t t = 0; t < PGD_LANES; t++) {
+            direction[t] = length > 0 ? next[t] / length : 0.0f;
+            next[t] = 0.0f;
         }
         for (uint32_t t = 0; t < tokens; t++) {
-            direction[t] = product_of(tokens, products[t], unit);
+            for (uint32_t i = 0; i < PGD_LANES; i++) {
+                next[i] += direction[t] * products[t][i];
+            }
         }
     }
 }
@@ -253,21 +312,23 @@ static float encode_tokens(const struct seen *seen, uint32_t tokens, uint32_t ni
 
 /* One line of keys: out of the rows, into the digest. times[t] becomes the whole number of token t. */
 static void encode_key_line(struct page *page, uint32_t line, const struct pgd_digest_layout *layout,
-                            const struct pgd_digest_queries *queries, uint8_t *digest, float *times)
+                            const struct view *view, uint8_t *digest, float *times)
 {
-    struct seen seen = {.size = page->size + (queries == NULL ? 0 : queries->mean_count)};
+    struct seen seen;
+    seen.size = page->size + (view->queries == NULL ? 0 : view->queries->mean_count);
     uint8_t codes[PGD_HEAD_SIZE_MAX];
     float vector[PGD_HEAD_SIZE_MAX];
     float numbers[PGD_HEAD_SIZE_MAX];
     for (uint32_t t = 0; t < page->tokens; t++) {
-        see(page->size, page->rows[t], queries, seen.rows[t]);
+        see(view, page->rows[t], seen.rows[t]);
     }
     float direction[PGD_LANES];
     main_direction(&seen, page->tokens, direction);
     add_rows(page, direction, vector);
+    attend_line(view, vector);
     encode_line(page->size, vector, codes, numbers);
     put_plane(page->size, codes, 0, digest + layout->key_lines + (size_t) line * layout->key_plane);
-    see(page->size, numbers, queries, seen.line);
+    see(view, numbers, seen.line);
     const float token_scale = encode_tokens(&seen, page->tokens, line, digest + layout->tokens, times);
     const float scale = put_scale(digest, PGD_DIGEST_KEY_LINE + line, token_scale);
     for (uint32_t d = 0; d < page->size; d++) {
@@ -304,10 +365,12 @@ void pgd_digest_make(uint32_t key_size, uint32_t value_size, uint32_t tokens, co
     memset(digest, 0, layout.bytes);
     float times[PGD_DIGEST_LINES][PGD_LANES];
     struct page page;
+    struct view view;
+    open_view(&view, key_size, queries);
     take_rows(&page, tokens, key_size, keys);
     encode_mean(&page, 3, PGD_DIGEST_KEY_MEAN, digest, digest + layout.key_mean);
     for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
-        encode_key_line(&page, line, &layout, queries, digest, times[line]);
+        encode_key_line(&page, line, &layout, &view, digest, times[line]);
     }
     take_rows(&page, tokens, value_size, values);
     encode_mean(&page, 1, PGD_DIGEST_VALUE_MEAN, digest, digest + layout.value_mean);
