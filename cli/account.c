@@ -44,9 +44,13 @@ void pgd_account_line(const struct pagoda_account *account, const char *policy, 
                          policy);
         separator = ", ";
     }
-    if (account->unread > 0) {
-        pgd_buffer_print(line, "%s%s on flash and not read", separator, pgd_count_words(account->unread).text);
+    if (account->spilled > 0) {
+        pgd_buffer_print(line, "%s%s on flash", separator, pgd_count_words(account->spilled).text);
         separator = ", ";
+        if (account->unread > 0) {
+            pgd_buffer_print(line, " (%s not read, %.1f %% of the attention)", pgd_count_words(account->unread).text,
+                             account->unread_mass * 100);
+        }
     }
     if (account->quantized > 0) {
         print_codecs(account, separator, line);

@@ -13,6 +13,7 @@
 
 const char *const pgd_policy_words[] = {"fifo", "window", "sink", NULL};
 const char *const pgd_on_full_words[] = {"stop", "evict", "spill", NULL};
+static const char *const select_words[] = {"auto", "all", NULL};
 static const char *const output_words[] = {"text", "md", "csv", "json", NULL};
 static const char *const color_words[] = {"auto", "always", "never", NULL};
 
@@ -125,6 +126,22 @@ static const struct arg args[] = {
      AT(ctx_size), 0, MANY, NULL},
     {NULL, "on-full", "", "RULE", "when the budget is full: stop, evict (chat and eval: evict, run: stop)", NOT_BENCH,
      CHOICE, AT(on_full), 0, 0, pgd_on_full_words},
+    {NULL, "select", "", "WHICH", "pages on flash that a token reads: auto (see --recall), or all: exact, and slow",
+     NOT_BENCH, CHOICE, AT(select), 0, 0, select_words},
+    {NULL, "recall", "", "X", "share of the attention that the pages read must be expected to have", NOT_BENCH, REAL,
+     AT(recall), 0.01, 1, NULL},
+    {NULL, "flash", "--kv-flash", "SIZE", "most bytes on flash; 0: what the file system has to spare", NOT_BENCH, COUNT,
+     AT(flash), 0, MANY, NULL},
+    {NULL, "kv-dir", "--flash-dir", "DIR", "directory of the nameless file that text is spilled to", NOT_BENCH, TEXT,
+     AT(kv_dir), 0, 0, NULL},
+    {NULL, "flash-write", "", "SIZE", "most bytes written to flash in all; 0: no bound", NOT_BENCH, COUNT,
+     AT(flash_write), 0, MANY, NULL},
+    {NULL, "flash-speed", "", "SIZE",
+     "read at most so many bytes a second, to see what a slower device does; 0: no bound", NOT_BENCH, COUNT,
+     AT(flash_speed), 0, MANY, NULL},
+    {NULL, "max-stall-ms", "", "N",
+     "most milliseconds that a token waits for flash, then digests stand in; 0: as long as it takes (chat: 250)",
+     NOT_BENCH, COUNT, AT(stall_ms), 0, 600000, NULL},
     {NULL, "policy", "", "NAME", "who leaves: fifo, window (the last --window stay), sink (the first --sinks stay too)",
      NOT_BENCH, CHOICE, AT(policy), 0, 0, pgd_policy_words},
     {NULL, "window", "", "N", "how many of the latest tokens stay; 0: as many as fit", NOT_BENCH, COUNT, AT(window), 0,
@@ -478,6 +495,8 @@ static void fill_defaults(enum pgd_command command, struct pgd_options *options)
         .on_full = PGD_ON_FULL_DEFAULT,
         .policy = PAGODA_POLICY_SINK,
         .page = 16,
+        .recall = 0.95f,
+        .stall_ms = command == PGD_COMMAND_CHAT ? 250 : 0,
         .documents = 3,
         .step = 32,
         .depths = 5,
@@ -543,11 +562,6 @@ static enum pagoda_status take_flag(enum pgd_command command, struct pgd_options
 static enum pagoda_status check_memory_flags(const struct pgd_options *options, const struct given *given,
                                              struct pagoda_error *error)
 {
-    if (options->on_full == PAGODA_ON_FULL_SPILL) {
-        return pgd_fail(error, PAGODA_UNSUPPORTED,
-                        "--on-full spill: spilling to flash is not in this version; use stop or "
-                        "evict");
-    }
     if (options->command == PGD_COMMAND_BENCH && options->prefill == 0 && options->gen == 0) {
         return pgd_fail(error, PAGODA_INVALID, "--prefill 0 and -n 0 leave nothing to measure");
     }
@@ -648,7 +662,20 @@ struct pgd_codec_choice pgd_options_codec(const struct pgd_options *options)
 {
     return options->key_bits != 0 || options->value_bits != 0
                ? pgd_codec_of_bits(options->key_bits, options->value_bits)
-               : pgd_codec_of_word(options->codec);
+               : pgd_codec_of_word(options->codec, pgd_options_on_full(options) == PAGODA_ON_FULL_SPILL);
+}
+
+struct pagoda_flash_options pgd_options_flash(const struct pgd_options *options)
+{
+    return (struct pagoda_flash_options) {
+        .directory = options->kv_dir,
+        .bytes_max = options->flash,
+        .write_budget_bytes = options->flash_write,
+        .bytes_per_second = options->flash_speed,
+        .read_all = options->select == 1,
+        .recall = (double) options->recall,
+        .stall_ms = (uint32_t) options->stall_ms,
+    };
 }
 
 enum pagoda_on_full pgd_options_on_full(const struct pgd_options *options)
@@ -691,7 +718,7 @@ struct pgd_options pgd_options_noise(const struct pgd_options *options, uint64_t
     struct pgd_options noise = pgd_options_exact(options, tokens);
     noise.key_bits = 0;
     noise.value_bits = 0;
-    while (pgd_codec_of_word(noise.codec).settled != PAGODA_CODEC_R15) {
+    while (pgd_codec_of_word(noise.codec, false).settled != PAGODA_CODEC_R15) {
         noise.codec++;
     }
     return noise;

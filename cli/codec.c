@@ -15,8 +15,11 @@ static const struct pgd_codec_choice choices[] = {
     {PAGODA_CODEC_K5V4, PAGODA_CODEC_K5V4}, {PAGODA_CODEC_R15, PAGODA_CODEC_R15},
 };
 
-struct pgd_codec_choice pgd_codec_of_word(int index)
+struct pgd_codec_choice pgd_codec_of_word(int index, bool spills)
 {
+    if (index == 0 && spills) {
+        return (struct pgd_codec_choice) {PAGODA_CODEC_F16, PAGODA_CODEC_K8V4};
+    }
     return choices[index];
 }
 

@@ -2,6 +2,7 @@
 #ifndef PGD_CLI_CODEC_H
 #define PGD_CLI_CODEC_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "pagoda/pagoda.h"
@@ -15,8 +16,9 @@ struct pgd_codec_choice {
 /* The words of --kv-codec, NULL at the end; "auto" is the first. */
 extern const char *const pgd_codec_words[];
 
-/* The choice that word `index` stands for. auto: exact while there is room, then smaller, down to k5v4. */
-struct pgd_codec_choice pgd_codec_of_word(int index);
+/* The choice that word `index` stands for. auto: exact while there is room, then smaller: down to k5v4, or, when text
+ * can go to flash after that, to k8v4. */
+struct pgd_codec_choice pgd_codec_of_word(int index, bool spills);
 
 /* Bits of a number in a cache type of llama.cpp ("q8_0"): 16, 8, 5, 4. Errors: INVALID. */
 PAGODA_MUST_CHECK enum pagoda_status pgd_codec_bits(const char *type, uint32_t *bits, struct pagoda_error *error);

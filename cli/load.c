@@ -61,6 +61,7 @@ enum pagoda_status pgd_load_try_bridge(const struct pgd_options *options, const 
         .codec_tight = pgd_options_codec(options).tight,
         .on_full = pgd_options_on_full(options),
         .policy = pgd_options_policy(options),
+        .flash = pgd_options_flash(options),
         .rollback_tokens = options->rollback_tokens,
         .keep_gaps = options->keep_gaps,
         .cpu = options->cpu,

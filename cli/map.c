@@ -12,7 +12,7 @@
 
 #include "base/number.h"
 
-enum cell { HELD, SMALL, OPEN, PINNED, DROPPED, FREE, RESERVED, CELL_KINDS };
+enum cell { HELD, SMALL, OPEN, PINNED, SPILLED, COLLAPSED, DROPPED, FREE, RESERVED, CELL_KINDS };
 
 /* Longer runs of dropped pages are written as a number: they are history, not memory. */
 #define DROPPED_CELLS_MAX 8u
@@ -20,9 +20,9 @@ enum cell { HELD, SMALL, OPEN, PINNED, DROPPED, FREE, RESERVED, CELL_KINDS };
 #define ZOOM_MAX (UINT64_C(1) << 40)
 
 static const char *const glyphs_unicode[CELL_KINDS] = {
-    "\u2588", "\u2584", "\u258C", "\u25A3", "\u00D7", "\u25A1", "\u2592",
+    "\u2588", "\u2584", "\u258C", "\u25A3", "\u2591", "\u00B7", "\u00D7", "\u25A1", "\u2592",
 };
-static const char *const glyphs_ascii[CELL_KINDS] = {"#", "q", "+", "P", "x", ".", "="};
+static const char *const glyphs_ascii[CELL_KINDS] = {"#", "q", "+", "P", "f", "d", "x", ".", "="};
 
 /* After Okabe and Ito: told apart also by the colour-blind. Columns as enum pgd_palette. */
 static const char *const colors[CELL_KINDS][4] = {
@@ -30,6 +30,8 @@ static const char *const colors[CELL_KINDS][4] = {
     [SMALL] = {"", "\033[34m", "\033[38;5;32m", "\033[38;2;0;114;178m"},
     [OPEN] = {"", "\033[33m", "\033[38;5;214m", "\033[38;2;230;159;0m"},
     [PINNED] = {"", "\033[32m", "\033[38;5;36m", "\033[38;2;0;158;115m"},
+    [SPILLED] = {"", "\033[37m", "\033[38;5;227m", "\033[38;2;240;228;66m"},
+    [COLLAPSED] = {"", "\033[31m", "\033[38;5;173m", "\033[38;2;190;120;80m"},
     [DROPPED] = {"", "\033[31m", "\033[38;5;166m", "\033[38;2;213;94;0m"},
     [FREE] = {"", "\033[2m", "\033[2m", "\033[2m"},
     [RESERVED] = {"", "\033[35m", "\033[38;5;175m", "\033[38;2;204;121;167m"},
@@ -152,6 +154,9 @@ static enum cell cell_of(const struct pagoda_span *span)
     switch (span->state) {
     case PAGODA_PAGE_ABSENT: return DROPPED;
     case PAGODA_PAGE_OPEN: return span->pinned ? PINNED : OPEN;
+    case PAGODA_PAGE_SPILLED: return SPILLED;
+    case PAGODA_PAGE_COLLAPSED: return COLLAPSED;
+    case PAGODA_PAGE_CLEAN:
     case PAGODA_PAGE_SEALED: return span->pinned ? PINNED : span->codec != PAGODA_CODEC_F16 ? SMALL : HELD;
     }
     return HELD;
@@ -213,7 +218,7 @@ static uint64_t held_pages(const struct pgd_map *map)
 {
     uint64_t pages = 0;
     for (size_t i = 0; i < map->span_count; i++) {
-        pages += map->spans[i].state == PAGODA_PAGE_ABSENT ? 0 : 1;
+        pages += map->spans[i].state == PAGODA_PAGE_ABSENT ? 0 : 1; /* on flash as well: they have their entry */
     }
     return pages;
 }
@@ -272,6 +277,10 @@ static void put_head(const struct pgd_map *map, struct pen *pen)
         snprintf(words, sizeof(words), "re-encoded %s", pgd_count_words(map->account.quantized).text);
         put_words(pen, words, (uint32_t) strlen(words));
     }
+    if (map->account.spilled > 0) {
+        snprintf(words, sizeof(words), "on flash %s", pgd_count_words(map->account.spilled).text);
+        put_words(pen, words, (uint32_t) strlen(words));
+    }
     snprintf(words, sizeof(words), "pinned %s", pgd_count_words(map->account.pinned).text);
     put_words(pen, words, (uint32_t) strlen(words));
     snprintf(words, sizeof(words), "dropped %s", pgd_count_words(map->account.dropped).text);
@@ -285,8 +294,15 @@ static void put_head(const struct pgd_map *map, struct pen *pen)
 static void put_legend(const struct pgd_map *map, struct pen *pen)
 {
     static const char *const names[CELL_KINDS] = {
-        "held", "held, re-encoded smaller",        "being written", "pinned", "dropped, gone",
-        "free", "reserved for tables and scratch",
+        "held",
+        "held, re-encoded smaller",
+        "being written",
+        "pinned",
+        "on flash, some of it in memory as well",
+        "lost on flash, summary only",
+        "dropped, gone",
+        "free",
+        "reserved for tables and scratch",
     };
     char words[192];
     pgd_buffer_add(pen->text, "\n", 1);

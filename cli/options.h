@@ -63,6 +63,13 @@ struct pgd_options {
     uint64_t ctx_size;
     int on_full; /* enum pagoda_on_full, or PGD_ON_FULL_DEFAULT */
     int policy;  /* enum pagoda_policy_kind */
+    int select;  /* 0: auto, 1: all */
+    float recall;
+    uint64_t flash;
+    const char *kv_dir;
+    uint64_t flash_write;
+    uint64_t flash_speed;
+    uint64_t stall_ms;
     uint64_t window;
     uint64_t sinks;
     uint64_t page;
@@ -120,6 +127,7 @@ struct pgd_codec_choice pgd_options_codec(const struct pgd_options *options);
 
 /* The rules for a full budget that the options ask for. */
 enum pagoda_on_full pgd_options_on_full(const struct pgd_options *options);
+struct pagoda_flash_options pgd_options_flash(const struct pgd_options *options);
 struct pagoda_policy pgd_options_policy(const struct pgd_options *options);
 
 #endif

@@ -78,9 +78,16 @@ static json_t *kv_object(const struct pgd_report *report)
     json_object_set_new(object, "codec", json_string(pagoda_codec_name(smallest_codec(&report->account))));
     json_object_set_new(object, "tokens_by_codec", pgd_report_codecs(&report->account));
     json_object_set_new(object, "utilisation", real(report->memory.utilisation_at_peak));
-    json_object_set_new(object, "flash_bytes", count(0)); /* no flash tier in this version */
-    json_object_set_new(object, "flash_bytes_written", count(0));
-    json_object_set_new(object, "flash_bytes_read", count(0));
+    json_object_set_new(object, "flash_bytes", count(report->memory.flash_bytes));
+    json_object_set_new(object, "flash_bytes_written", count(report->memory.flash_bytes_written));
+    json_object_set_new(object, "flash_bytes_read", count(report->memory.flash_bytes_read));
+    json_object_set_new(object, "flash_direct", json_boolean(report->memory.flash_is_direct));
+    json_object_set_new(object, "pages_spilled", count(report->memory.spilled_pages));
+    json_object_set_new(object, "pages_recalled", count(report->memory.recalled_pages));
+    json_object_set_new(object, "pages_late", count(report->memory.late_pages));
+    json_object_set_new(object, "pages_lost", count(report->memory.lost_pages));
+    json_object_set_new(object, "unread_mass", real(report->account.unread_mass));
+    json_object_set_new(object, "stalled_ms", real((double) report->memory.stalled_ns / 1e6));
     return object;
 }
 

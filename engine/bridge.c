@@ -121,7 +121,7 @@ static enum pagoda_status check_gaps(const struct pgd_bridge *bridge, const stru
 {
     for (uint32_t i = 0; i < pgd_hook_layer_count(bridge->hook); i++) {
         const struct pgd_hook_layer *layer = pgd_hook_layer(bridge->hook, i);
-        if (layer->rope.kind == PGD_GRAPH_ROPE_UNKNOWN && options->on_full == PAGODA_ON_FULL_EVICT &&
+        if (layer->rope.kind == PGD_GRAPH_ROPE_UNKNOWN && options->on_full != PAGODA_ON_FULL_STOP &&
             !options->keep_gaps) {
             return pgd_fail(error, PAGODA_UNSUPPORTED,
                             "layer %d turns positions into rotations in a way that cannot be undone, so gaps "
@@ -193,6 +193,7 @@ static enum pagoda_status open_cache(struct pgd_bridge *bridge, const struct pgd
     cache.codec_tight = options->codec_tight;
     cache.on_full = options->on_full;
     cache.policy = options->policy;
+    cache.flash = options->flash;
     cache.cpu = options->cpu;
     cache.system = options->system;
     enum pagoda_status status = PAGODA_OK;

@@ -32,6 +32,7 @@ struct pgd_bridge_options {
     enum pagoda_codec codec_tight;
     enum pagoda_on_full on_full;
     struct pagoda_policy policy;
+    struct pagoda_flash_options flash; /* for PAGODA_ON_FULL_SPILL */
     uint64_t rollback_tokens; /* how many tokens can be taken back at any time, also in window layers */
     bool keep_gaps;           /* do not close position gaps past the trained length */
     const char *cpu;          /* kernel level; NULL: best */

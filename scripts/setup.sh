@@ -57,6 +57,7 @@ check() {
     python_has_pip || need "pip for python3" python3-pip
     library_is_there libedit || need libedit libedit-dev
     library_is_there jansson || need jansson libjansson-dev
+    library_is_there libxxhash || need xxhash libxxhash-dev
     compilers_work || need "a C and C++ compiler" g++ libc6-dev
 }
 

@@ -69,6 +69,22 @@ struct pagoda_layer {
     struct pagoda_rope rope;
 };
 
+struct pgd_vfs; /* of no use to a host */
+
+/* Where pages go with PAGODA_ON_FULL_SPILL, and how they come back. Zero-initialise, then set what matters. */
+struct pagoda_flash_options {
+    const char *directory;       /* of the nameless spill file; NULL: the user's cache directory */
+    uint64_t bytes_max;          /* most bytes of the file in use; 0: as many as the file system has to spare */
+    uint64_t reserve_bytes;      /* free bytes of the file system that are left to others; 0: 256 MiB */
+    uint64_t write_budget_bytes; /* most bytes written while the cache is open; 0: no bound */
+    uint64_t bytes_per_second;   /* paces reads, to see what a slower device would do; 0: as fast as it goes */
+    bool read_all;               /* attend to every page, whatever is expected of it: exact, and slow */
+    double recall;               /* share of the attention that the pages read must be expected to have; 0: 0.95 */
+    const struct pgd_vfs *files; /* for tests: calls that may fail; NULL: the system's */
+    uint32_t stall_ms;           /* most milliseconds that a single token waits for flash; pages that are later are
+                                  * stood in for by their digest. 0: wait as long as it takes */
+};
+
 /* Options of a cache; start from pagoda_cache_options_default. */
 struct pagoda_cache_options {
     size_t struct_size; /* sizeof(struct pagoda_cache_options), so that it can grow */
@@ -88,7 +104,8 @@ struct pagoda_cache_options {
     uint32_t exact_first;          /* tokens at the start that are never re-encoded; default 16 */
     uint32_t exact_recent;         /* latest tokens that are never re-encoded; default 128 */
     enum pagoda_on_full on_full;
-    struct pagoda_policy policy;
+    struct pagoda_policy policy;       /* with PAGODA_ON_FULL_SPILL: who is dropped once flash is full too */
+    struct pagoda_flash_options flash; /* for PAGODA_ON_FULL_SPILL */
     uint64_t rollback_tokens; /* the last so many tokens can be taken back: window layers keep their pages, and all
                                * layers their exact rows, this much longer; default 0: as far as they happen to */
     const char *cpu;          /* kernel level: NULL or "auto", or a name of pagoda_cpu_levels */

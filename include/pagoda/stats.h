@@ -22,12 +22,13 @@ struct pagoda_account {
     uint64_t total;
     uint64_t ram;       /* exact f16 rows in memory */
     uint64_t quantized; /* in memory, in another codec than f16 */
-    uint64_t spilled;
-    uint64_t unread;
-    uint64_t dropped; /* gone */
+    uint64_t spilled;   /* on flash only; a token some of whose layers are in memory counts by its share of pages */
+    uint64_t unread;    /* of these, not read by the last token, by the same measure; their digests stood in */
+    uint64_t dropped;   /* gone */
     uint64_t pinned;
     uint64_t by_codec[PAGODA_CODEC_COUNT]; /* tokens in memory by codec; f16 is `ram`, the others are `quantized` */
-    bool exact;                            /* every past token was attended with f16 rows, and nothing is missing */
+    double unread_mass; /* share of the attention that was expected in unread pages, on average since open or reset */
+    bool exact;         /* every past token was attended with f16 rows, and nothing is missing */
 };
 PAGODA_API void pagoda_cache_account(const struct pagoda_cache *cache, struct pagoda_account *account);
 
@@ -58,6 +59,16 @@ struct pagoda_memory {
     uint64_t evicted_pages;         /* pages dropped by the policy since open or reset */
     uint64_t reencoded_pages;       /* pages made smaller since open or reset, each step counted */
     uint64_t released_window_pages; /* pages freed because a window layer has passed them */
+    uint64_t flash_bytes;           /* of the spill file in use */
+    uint64_t flash_bytes_written;   /* since open */
+    uint64_t flash_bytes_read;
+    uint64_t spilled_pages;  /* written to flash since open or reset */
+    uint64_t recalled_pages; /* back in memory for more than one token */
+    uint64_t late_pages;     /* wanted, but not there in time: their digest stood in */
+    uint64_t lost_pages;     /* could not be read any more, or not as they were written: nothing but a digest is left */
+    uint64_t stalled_ns;     /* time that tokens waited for flash */
+    bool flash_is_direct;    /* the page cache is not involved */
+    const char *flash_problem; /* why nothing more is written; NULL: all is well. Valid until the next batch */
 };
 PAGODA_API void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory *memory);
 
@@ -69,7 +80,10 @@ PAGODA_API uint64_t pagoda_cache_read_bytes(const struct pagoda_cache *cache);
 enum pagoda_page_state {
     PAGODA_PAGE_ABSENT = 0, /* dropped */
     PAGODA_PAGE_OPEN,       /* being written */
-    PAGODA_PAGE_SEALED      /* full and immutable */
+    PAGODA_PAGE_SEALED,     /* full and immutable */
+    PAGODA_PAGE_CLEAN,      /* as sealed, with a copy on flash */
+    PAGODA_PAGE_SPILLED,    /* on flash only */
+    PAGODA_PAGE_COLLAPSED   /* nothing is left but its digest */
 };
 struct pagoda_span {
     uint64_t first; /* position of its first token */

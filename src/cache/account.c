@@ -1,25 +1,62 @@
 /* cache/account.c - the honest account, the memory report and the page map. */
 #include "base/number.h"
-#include "cache/cache.h"
+#include "cache/spill.h"
+
+/* Tokens of a block that are on flash only: its tokens, times the share of its pages. */
+static double spilled_tokens(const struct pagoda_cache *cache, uint32_t index, uint64_t held)
+{
+    uint32_t away = 0;
+    uint32_t pages = 0;
+    for (uint32_t layer = 0; cache->spill != NULL && layer < cache->layer_count; layer++) {
+        const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
+        away += pgd_page_is_away(page) ? 1 : 0;
+        pages += page->state != PAGODA_PAGE_ABSENT ? 1 : 0;
+    }
+    return away == 0 ? 0 : (double) held * away / pages;
+}
+
+static void add_unread(const struct pagoda_cache *cache, struct pagoda_account *account)
+{
+    const struct pgd_spill *spill = cache->spill;
+    if (spill == NULL) {
+        return;
+    }
+    if (spill->unread_mass_rows > 0) {
+        account->unread_mass = spill->unread_mass_sum / (double) spill->unread_mass_rows;
+    }
+    if (spill->unread_pages > 0) {
+        account->unread = (uint64_t) ((double) spill->unread_pages * cache->page_tokens / spill->growing + 0.5);
+        account->unread = pgd_min_u64(pgd_max_u64(account->unread, 1), account->spilled);
+    }
+}
 
 void pagoda_cache_account(const struct pagoda_cache *cache, struct pagoda_account *account)
 {
+    double spilled = 0;
     *account = (struct pagoda_account) {.total = cache->position};
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         const struct pgd_block *block = pgd_table_block(cache->table, index);
         const uint64_t held =
             block->first >= cache->position ? 0 : pgd_min_u64(block->count, cache->position - block->first);
         const uint8_t rung = pgd_table_codec(cache->table, index);
-        account->by_codec[cache->codec_ids[rung]] += held;
+        /* Whole tokens, so that they add up: what a share leaves over is carried to the next block. */
+        spilled += spilled_tokens(cache, index, held);
+        const uint64_t away = pgd_min_u64(held, (uint64_t) spilled);
+        spilled -= (double) away;
+        account->spilled += away;
+        account->by_codec[cache->codec_ids[rung]] += held - away;
         if (cache->codecs[rung]->exact) {
-            account->ram += held;
+            account->ram += held - away;
         } else {
-            account->quantized += held;
+            account->quantized += held - away;
         }
         account->pinned += block->pinned ? held : 0;
     }
-    account->dropped = account->total - account->ram - account->quantized;
-    account->exact = account->dropped == 0 && account->quantized == 0 && account->unread == 0;
+    account->dropped = account->total - account->ram - account->quantized - account->spilled;
+    add_unread(cache, account);
+    account->exact = account->dropped == 0 && account->quantized == 0 &&
+                     (cache->spill == NULL || cache->spill->skipped_pages + cache->spill->lost_pages == 0) &&
+                     (account->spilled == 0 || cache->codecs[cache->rung_count - 1]->exact);
 }
 
 const char *pagoda_memory_category_name(enum pagoda_memory_category category)
@@ -32,6 +69,27 @@ const char *pagoda_memory_category_name(enum pagoda_memory_category category)
     return (unsigned) category < PAGODA_MEMORY_CATEGORIES ? names[category] : "unknown";
 }
 
+uint64_t pgd_cache_frame_bytes(const struct pagoda_cache *cache)
+{
+    return pgd_pool_taken_bytes(cache->pool) - cache->ledger.by_category[PAGODA_MEMORY_DIGESTS];
+}
+
+static void add_flash(const struct pgd_spill *spill, struct pagoda_memory *memory)
+{
+    struct pgd_flash_stats stats;
+    pgd_flash_get_stats(spill->flash, &stats);
+    memory->flash_bytes = stats.bytes_used;
+    memory->flash_bytes_written = stats.bytes_written;
+    memory->flash_bytes_read = stats.bytes_read;
+    memory->flash_is_direct = stats.direct;
+    memory->spilled_pages = spill->spilled_pages;
+    memory->recalled_pages = spill->recalled_pages;
+    memory->late_pages = spill->late_pages;
+    memory->lost_pages = spill->lost_pages;
+    memory->stalled_ns = spill->stalled_ns;
+    memory->flash_problem = spill->failed ? spill->problem.message : NULL;
+}
+
 void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory *memory)
 {
     *memory = (struct pagoda_memory) {
@@ -39,7 +97,7 @@ void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory 
         .used_bytes = cache->ledger.used_bytes,
         .peak_bytes = cache->ledger.peak_bytes,
         .live_row_bytes = cache->live_row_bytes,
-        .frame_bytes = pgd_pool_taken_bytes(cache->pool),
+        .frame_bytes = pgd_cache_frame_bytes(cache),
         .tokens_capacity = cache->tokens_capacity,
         .tokens_max = cache->tokens_max,
         .bytes_per_token = cache->row_bytes,
@@ -49,6 +107,9 @@ void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory 
     };
     for (uint32_t i = 0; i < PAGODA_MEMORY_CATEGORIES; i++) {
         memory->by_category[i] = cache->ledger.by_category[i];
+    }
+    if (cache->spill != NULL) {
+        add_flash(cache->spill, memory);
     }
     memory->utilisation_at_peak =
         cache->peak_frame_bytes == 0 ? 1.0 : (double) cache->peak_live_bytes / (double) cache->peak_frame_bytes;
@@ -69,13 +130,24 @@ uint64_t pagoda_cache_read_bytes(const struct pagoda_cache *cache)
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         const struct pgd_block *block = pgd_table_block(cache->table, index);
         for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-            if (pgd_table_page(cache->table, index, layer)->state != PAGODA_PAGE_ABSENT) {
+            if (pgd_page_has_frame(pgd_table_page(cache->table, index, layer))) {
                 const uint64_t whole = pgd_cache_live_bytes(cache, index, layer);
                 bytes += whole * seen_tokens(cache, block, layer) / block->count;
             }
         }
     }
     return bytes;
+}
+
+/* State of a full block on the page map: on flash as soon as one page is nowhere else. */
+static enum pagoda_page_state state_of_block(const struct pagoda_cache *cache, uint32_t index)
+{
+    enum pagoda_page_state state = PAGODA_PAGE_SEALED;
+    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+        const enum pagoda_page_state here = pgd_table_page(cache->table, index, layer)->state;
+        state = here > state ? here : state; /* in the order of the enumeration */
+    }
+    return state;
 }
 
 void pagoda_cache_visit(const struct pagoda_cache *cache, bool (*visit)(void *user, const struct pagoda_span *span),
@@ -94,7 +166,7 @@ void pagoda_cache_visit(const struct pagoda_cache *cache, bool (*visit)(void *us
         const struct pagoda_span span = {
             .first = block->first,
             .count = block->count,
-            .state = sealed ? PAGODA_PAGE_SEALED : PAGODA_PAGE_OPEN,
+            .state = sealed ? state_of_block(cache, index) : PAGODA_PAGE_OPEN,
             .codec = cache->codec_ids[pgd_table_codec(cache->table, index)],
             .pinned = block->pinned,
         };

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/number.h"
+#include "cache/spill.h"
 
 #define CHUNKS_FEW 4u /* with fewer chunks than this for each thread, KV heads are shared out too */
 
@@ -95,74 +96,119 @@ static void finish(const struct pgd_attend_call *call, const struct pgd_attend_i
     }
 }
 
-/* ---- two bases: chunks of rotated codecs are merged apart from the others ---- */
+void pgd_attend_gathered(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                         const struct pgd_plan_chunk *chunk, const struct pgd_gathered *gathered, uint32_t head,
+                         const struct pgd_partial *partial)
+{
+    if (gathered->count == 0) {
+        set_unseen(partial, pgd_attend_head_rows(call, item), call->shape.value_size);
+        return;
+    }
+    struct pgd_cells cells;
+    cells_of_head(gathered, item->head + head, true, NULL, 0, &cells);
+    attend_cells(call, item, chunk, head, &cells, partial);
+}
 
-static void begin_merging(const struct pgd_attend_call *call, const struct pgd_attend_item *item)
+/* ---- two bases ---- */
+
+struct pgd_merging pgd_attend_merging(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                                      const struct pgd_partial *streamed)
+{
+    if (streamed == NULL) {
+        return (struct pgd_merging) {call->worker->running, call->worker->running_rotated};
+    }
+    const size_t row = ((size_t) item->head * call->cache->batch.count + item->token) * call->group;
+    struct pgd_partial states[2];
+    for (int i = 0; i < 2; i++) {
+        states[i] = (struct pgd_partial) {streamed[i].max + row, streamed[i].sum + row,
+                                          streamed[i].out + row * call->shape.value_size};
+    }
+    return (struct pgd_merging) {states[0], states[1]};
+}
+
+void pgd_attend_begin_merging(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                              const struct pgd_merging *merging)
 {
     const uint32_t rows = pgd_attend_head_rows(call, item);
-    set_unseen(&call->worker->running, rows, call->shape.value_size);
-    if (call->cache->rung_count > 1) {
-        set_unseen(&call->worker->running_rotated, rows, call->shape.value_size);
+    set_unseen(&merging->running, rows, call->shape.value_size);
+    if (call->cache->two_bases) {
+        set_unseen(&merging->rotated, rows, call->shape.value_size);
     }
 }
 
-static void merge_chunk(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
-                        const struct pgd_plan_chunk *chunk, const struct pgd_partial *partial)
+void pgd_attend_merge(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                      const struct pgd_plan_chunk *chunk, const struct pgd_merging *merging,
+                      const struct pgd_partial *partial)
 {
     const bool rotated = call->cache->codecs[chunk->rung]->rotated;
     call->cache->kernels->merge(pgd_attend_head_rows(call, item), call->shape.value_size,
-                                rotated ? &call->worker->running_rotated : &call->worker->running, partial);
+                                rotated ? &merging->rotated : &merging->running, partial);
 }
 
-/* Turns the rotated outputs back, joins them to the others, and writes the result. */
-static void finish_merging(const struct pgd_attend_call *call, const struct pgd_attend_item *item)
+void pgd_attend_finish_merging(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                               const struct pgd_merging *merging)
 {
-    const struct pgd_partial *rotated = &call->worker->running_rotated;
+    const struct pgd_partial *rotated = &merging->rotated;
     const uint32_t size = call->shape.value_size;
     const uint32_t rows = pgd_attend_head_rows(call, item);
-    if (call->cache->rung_count > 1) {
+    if (call->cache->two_bases) {
         for (uint32_t r = 0; r < rows; r++) {
             if (rotated->max[r] != -INFINITY) {
                 pgd_hadamard(size, rotated->out + (size_t) r * size);
             }
         }
-        call->cache->kernels->merge(rows, size, &call->worker->running, rotated);
+        call->cache->kernels->merge(rows, size, &merging->running, rotated);
     }
-    finish(call, item, &call->worker->running);
+    finish(call, item, &merging->running);
+}
+
+/* Pages of the layer of which nothing but a digest is left take part in every walk. */
+static void add_collapsed(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                          const struct pgd_merging *merging)
+{
+    const struct pgd_spill *spill = call->cache->spill;
+    if (spill != NULL && spill->layers[call->layer_index].collapsed > 0) {
+        pgd_attend_stand_ins(call, item, 0, &merging->rotated);
+    }
 }
 
 /* ---- many tokens ---- */
 
-static void attend_tokens(const struct pgd_attend_call *call, const struct pgd_attend_item *item)
+static void attend_tokens(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                          const struct pgd_attend_turn *turn)
 {
     const struct pgd_plan *plan = &call->cache->plan;
+    const struct pgd_merging merging = pgd_attend_merging(call, item, turn->streamed);
     pgd_attend_pack_rows(call, item);
-    begin_merging(call, item);
-    for (uint32_t c = 0; c < plan->chunk_count; c++) {
+    if (turn->first == 0) {
+        pgd_attend_begin_merging(call, item, &merging);
+    }
+    for (uint32_t c = turn->first; c < turn->end; c++) {
         const struct pgd_plan_chunk *chunk = &plan->chunks[c];
         struct pgd_gathered gathered = {.count = 0};
         if (sees(call, item, chunk)) {
             pgd_attend_gather(call, chunk, PGD_CHUNK_BLOCKS, &gathered);
         }
         if (gathered.count > 0) {
-            struct pgd_cells cells;
             pgd_attend_set_visible(call, item, chunk, &gathered);
-            cells_of_head(&gathered, item->head, true, NULL, 0, &cells);
-            attend_cells(call, item, chunk, 0, &cells, &call->worker->partial);
-            merge_chunk(call, item, chunk, &call->worker->partial);
+            pgd_attend_gathered(call, item, chunk, &gathered, 0, &call->worker->partial);
+            pgd_attend_merge(call, item, chunk, &merging, &call->worker->partial);
         }
     }
-    finish_merging(call, item);
+    if (turn->end == plan->chunk_count) {
+        add_collapsed(call, item, &merging);
+        pgd_attend_finish_merging(call, item, &merging);
+    }
 }
 
-static void attend_many(const struct pgd_attend_call *call)
+static void attend_many(const struct pgd_attend_call *call, const struct pgd_attend_turn *turn)
 {
     const uint32_t tokens = call->cache->batch.count;
     const uint32_t step = call->layer->item_tokens;
     const uint32_t steps = (uint32_t) pgd_div_up_u64(tokens, step);
     const uint32_t items = steps * call->layer->shape.kv_heads;
     for (;;) {
-        uint32_t i = atomic_fetch_add_explicit(&call->layer->next_item, 1, memory_order_relaxed);
+        uint32_t i = atomic_fetch_add_explicit(turn->next_item, 1, memory_order_relaxed);
         if (i >= items) {
             return;
         }
@@ -170,29 +216,35 @@ static void attend_many(const struct pgd_attend_call *call)
         const uint32_t part = steps - 1 - i / call->layer->shape.kv_heads;
         struct pgd_attend_item item = {.head = i % call->layer->shape.kv_heads, .heads = 1, .token = part * step};
         item.tokens = (uint32_t) pgd_min_u64(step, tokens - item.token);
-        attend_tokens(call, &item);
+        attend_tokens(call, &item, turn);
     }
 }
 
 /* ---- one token ---- */
 
-/* Where the partial result of (head, chunk) lives: max and sum of the group, then its outputs. */
-static struct pgd_partial partial_at(const struct pgd_attend_call *call, uint32_t head, uint32_t chunk)
+struct pgd_partial pgd_attend_partial(const struct pgd_attend_call *call, uint32_t head, uint32_t index)
 {
     const size_t floats = (size_t) call->group * (call->shape.value_size + 2u);
-    float *base = call->cache->partials + ((size_t) head * call->cache->plan.chunk_count + chunk) * floats;
+    float *base = call->cache->partials + ((size_t) head * call->slots + index) * floats;
     return (struct pgd_partial) {.max = base, .sum = base + call->group, .out = base + 2u * call->group};
 }
 
 static void merge_head(const struct pgd_attend_call *call, uint32_t head)
 {
     const struct pgd_attend_item item = {.head = head, .heads = 1, .token = 0, .tokens = 1};
-    begin_merging(call, &item);
+    const struct pgd_merging merging = pgd_attend_merging(call, &item, NULL);
+    pgd_attend_begin_merging(call, &item, &merging);
     for (uint32_t c = 0; c < call->cache->plan.chunk_count; c++) {
-        const struct pgd_partial partial = partial_at(call, head, c);
-        merge_chunk(call, &item, &call->cache->plan.chunks[c], &partial);
+        const struct pgd_partial partial = pgd_attend_partial(call, head, c);
+        pgd_attend_merge(call, &item, &call->cache->plan.chunks[c], &merging, &partial);
     }
-    finish_merging(call, &item);
+    if (call->cache->spill != NULL && call->cache->spill->layers[call->layer_index].collapsed > 0) {
+        pgd_attend_pack_rows(call, &item); /* this worker's rows are packed for all heads */
+        add_collapsed(call, &item, &merging);
+        const struct pgd_attend_item all = {.heads = call->layer->shape.kv_heads, .tokens = 1};
+        pgd_attend_pack_rows(call, &all);
+    }
+    pgd_attend_finish_merging(call, &item, &merging);
 }
 
 /* How a layer's single token is cut: chunk by chunk, all KV heads of a chunk together or one by one. */
@@ -202,28 +254,40 @@ struct cut {
     uint32_t items;
 };
 
-/* Chunk `chunk_index` for heads [head, head + cut->heads); `all` has the rows of all KV heads. `next` is what this
- * thread is likely to take next. */
-static void attend_part(const struct pgd_attend_call *call, const struct pgd_attend_item *all, const struct cut *cut,
-                        uint32_t item, const struct pgd_gathered *next, uint32_t next_head)
+/* Heads [head, head + heads) of a chunk, as far as its pages are in memory; `all` has the rows of all KV heads. `next`
+ * is what this thread is likely to take next. */
+static void attend_heads(const struct pgd_attend_call *call, const struct pgd_attend_item *all, uint32_t chunk_index,
+                         uint32_t head, uint32_t heads, const struct pgd_gathered *next, uint32_t next_head)
 {
-    const uint32_t chunk_index = item / cut->parts;
-    const uint32_t head = item % cut->parts * cut->heads;
     const struct pgd_plan_chunk *chunk = &call->cache->plan.chunks[chunk_index];
     struct pgd_gathered gathered = {.count = 0};
     if (sees(call, all, chunk)) {
         pgd_attend_gather(call, chunk, PGD_CHUNK_BLOCKS, &gathered);
         pgd_attend_set_visible(call, all, chunk, &gathered);
     }
-    for (uint32_t h = head; h < head + cut->heads; h++) {
-        const struct pgd_partial partial = partial_at(call, h, chunk_index);
+    for (uint32_t h = head; h < head + heads; h++) {
+        const struct pgd_partial partial = pgd_attend_partial(call, h, chunk_index);
         if (gathered.count > 0) {
             struct pgd_cells cells;
-            cells_of_head(&gathered, h, h + 1 == head + cut->heads, next, next_head, &cells);
+            cells_of_head(&gathered, h, h + 1 == head + heads, next, next_head, &cells);
             attend_cells(call, all, chunk, h, &cells, &partial);
         } else {
             set_unseen(&partial, call->group, call->shape.value_size);
         }
+    }
+}
+
+void pgd_attend_memory(const struct pgd_attend_call *call, const struct pgd_attend_item *all, uint32_t chunk_index)
+{
+    attend_heads(call, all, chunk_index, 0, all->heads, NULL, 0);
+}
+
+static void attend_part(const struct pgd_attend_call *call, const struct pgd_attend_item *all, const struct cut *cut,
+                        uint32_t item, const struct pgd_gathered *next, uint32_t next_head)
+{
+    const uint32_t head = item % cut->parts * cut->heads;
+    attend_heads(call, all, item / cut->parts, head, cut->heads, next, next_head);
+    for (uint32_t h = head; h < head + cut->heads; h++) {
         /* Release our partial result; whoever is last acquires everybody's. */
         if (atomic_fetch_sub_explicit(&call->layer->head_left[h], 1, memory_order_acq_rel) == 1) {
             merge_head(call, h);
@@ -231,17 +295,18 @@ static void attend_part(const struct pgd_attend_call *call, const struct pgd_att
     }
 }
 
-static void attend_one(const struct pgd_attend_call *call)
+static void attend_one(const struct pgd_attend_call *call, const struct pgd_attend_turn *turn)
 {
-    const uint32_t chunks = call->cache->plan.chunk_count;
+    const uint32_t chunks = turn->end - turn->first;
     const uint32_t kv_heads = call->layer->shape.kv_heads;
     const struct pgd_attend_item all = {.head = 0, .heads = kv_heads, .token = 0, .tokens = 1};
     struct cut cut = {.heads = chunks >= CHUNKS_FEW * call->threads ? kv_heads : 1};
     cut.parts = kv_heads / cut.heads;
-    cut.items = chunks * cut.parts;
+    cut.items = turn->end * cut.parts;
     pgd_attend_pack_rows(call, &all);
     for (;;) {
-        const uint32_t i = atomic_fetch_add_explicit(&call->layer->next_item, 1, memory_order_relaxed);
+        const uint32_t i =
+            turn->first * cut.parts + atomic_fetch_add_explicit(turn->next_item, 1, memory_order_relaxed);
         if (i >= cut.items) {
             return;
         }
@@ -252,6 +317,17 @@ static void attend_one(const struct pgd_attend_call *call)
         attend_part(call, &all, &cut, i, &next, (i + call->threads) % cut.parts * cut.heads);
     }
 }
+
+void pgd_attend_chunks(const struct pgd_attend_call *call, const struct pgd_attend_turn *turn)
+{
+    if (call->cache->batch.count == 1) {
+        attend_one(call, turn);
+    } else {
+        attend_many(call, turn);
+    }
+}
+
+/* ---- all ---- */
 
 enum pagoda_status pagoda_cache_attend(struct pagoda_cache *cache, uint32_t layer_index,
                                        const struct pagoda_queries *queries, const struct pagoda_outputs *outputs,
@@ -271,12 +347,20 @@ enum pagoda_status pagoda_cache_attend(struct pagoda_cache *cache, uint32_t laye
         .worker = &cache->workers[thread],
         .shape = {layer->shape.key_size, layer->shape.value_size, layer->shape.scale, layer->shape.softcap},
         .group = layer->shape.query_heads / layer->shape.kv_heads,
+        .thread = thread,
         .threads = threads,
+        .slots = cache->spill == NULL ? cache->plan.chunk_count : 2 * cache->plan.chunk_capacity,
     };
-    if (cache->batch.count == 1) {
-        attend_one(&call);
+    if (cache->spill != NULL && thread == 0) {
+        pgd_queries_note(&call);
+    }
+    if (cache->spill == NULL || cache->spill->layers[layer_index].away == 0) {
+        const struct pgd_attend_turn all = {0, cache->plan.chunk_count, &layer->next_item, NULL};
+        pgd_attend_chunks(&call, &all);
+    } else if (cache->batch.count == 1 && !cache->spill->options.read_all) {
+        pgd_attend_selected(&call);
     } else {
-        attend_many(&call);
+        pgd_attend_streamed(&call);
     }
     return PAGODA_OK;
 }

@@ -19,8 +19,10 @@ struct pgd_attend_call {
     const struct pagoda_outputs *outputs;
     struct pgd_worker *worker;
     struct pgd_attend_shape shape;
-    uint32_t group;   /* query heads of one KV head */
-    uint32_t threads; /* of the team */
+    uint32_t group;  /* query heads of one KV head */
+    uint32_t thread; /* of the team's ... */
+    uint32_t threads;
+    uint32_t slots; /* partial results of one KV head */
 };
 
 /* Tokens [token, token + tokens) of the batch for KV heads [head, head + heads). Its rows are numbered head by head,
@@ -67,5 +69,50 @@ void pgd_attend_pack_rows(const struct pgd_attend_call *call, const struct pgd_a
  * the next call. */
 struct pgd_query_rows pgd_attend_rows(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
                                       const struct pgd_plan_chunk *chunk, uint32_t head);
+
+/* The same in whole numbers, whatever the chunk's codec: digests are read in no other way. */
+struct pgd_packed_rows pgd_attend_packed_rows(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                                              const struct pgd_plan_chunk *chunk, uint32_t head);
+
+/* ---- attend.c ---- */
+
+/* Where partial result `index` of a KV head lives, of the one token in hand: max and sum of the group, then outputs. */
+struct pgd_partial pgd_attend_partial(const struct pgd_attend_call *call, uint32_t head, uint32_t index);
+
+/* What an item has seen so far, in both bases: chunks of rotated codecs are merged apart from the others. */
+struct pgd_merging {
+    struct pgd_partial running;
+    struct pgd_partial rotated;
+};
+
+/* The item's place in `streamed` (running states of all rows of the batch, plain and rotated), or the worker's. */
+struct pgd_merging pgd_attend_merging(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                                      const struct pgd_partial *streamed);
+void pgd_attend_begin_merging(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                              const struct pgd_merging *merging);
+void pgd_attend_merge(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                      const struct pgd_plan_chunk *chunk, const struct pgd_merging *merging,
+                      const struct pgd_partial *partial);
+
+/* Turns the rotated outputs back, joins them to the others, and writes the result. */
+void pgd_attend_finish_merging(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                               const struct pgd_merging *merging);
+
+/* The rows of KV head item->head + head over cells that were gathered; visible lanes are set. */
+void pgd_attend_gathered(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                         const struct pgd_plan_chunk *chunk, const struct pgd_gathered *gathered, uint32_t head,
+                         const struct pgd_partial *partial);
+
+/* One token, all KV heads: the pages of a chunk that are in memory, into the chunk's partial results. */
+void pgd_attend_memory(const struct pgd_attend_call *call, const struct pgd_attend_item *all, uint32_t chunk_index);
+
+/* Chunks [first, end) of the plan, as one of several turns or as all there are. */
+struct pgd_attend_turn {
+    uint32_t first;
+    uint32_t end;
+    atomic_uint *next_item;
+    const struct pgd_partial *streamed; /* as above; NULL: one turn does it all */
+};
+void pgd_attend_chunks(const struct pgd_attend_call *call, const struct pgd_attend_turn *turn);
 
 #endif

@@ -7,7 +7,7 @@
  */
 #include "base/number.h"
 #include "base/status.h"
-#include "cache/cache.h"
+#include "cache/spill.h"
 
 enum pagoda_status pgd_cache_check_idle(const struct pagoda_cache *cache, struct pagoda_error *error)
 {
@@ -86,6 +86,9 @@ enum pagoda_status pagoda_cache_begin(struct pagoda_cache *cache, uint32_t token
     }
     cache->batch = (struct pgd_batch) {.open = true, .first = cache->position, .count = token_count};
     reserve_tokens(cache, token_count);
+    if (cache->spill != NULL) {
+        pgd_select_begin(cache);
+    }
     pgd_cache_plan(cache);
     reset_progress(cache);
     return PAGODA_OK;
@@ -93,7 +96,7 @@ enum pagoda_status pagoda_cache_begin(struct pagoda_cache *cache, uint32_t token
 
 static void note_peak(struct pagoda_cache *cache)
 {
-    const uint64_t frames = pgd_pool_taken_bytes(cache->pool);
+    const uint64_t frames = pgd_cache_frame_bytes(cache);
     PGD_ASSERT(frames == cache->ledger.by_category[PAGODA_MEMORY_KV_EXACT] +
                              cache->ledger.by_category[PAGODA_MEMORY_KV_QUANTIZED]); /* I1 */
     if (frames >= cache->peak_frame_bytes) {
@@ -124,14 +127,14 @@ enum pagoda_status pagoda_cache_end(struct pagoda_cache *cache, struct pagoda_er
     return PAGODA_OK;
 }
 
-/* Whether a block is sealed: its present pages all are, or none is. */
-static bool is_sealed(const struct pagoda_cache *cache, uint32_t index)
+/* State of a block's pages: all are in the same one, but for those on flash, some of which may be in memory too. */
+static enum pagoda_page_state state_of(const struct pagoda_cache *cache, uint32_t index)
 {
     uint32_t layer = 0;
     while (pgd_table_page(cache->table, index, layer)->state == PAGODA_PAGE_ABSENT) {
         layer++; /* a held block has at least one page */
     }
-    return pgd_table_page(cache->table, index, layer)->state == PAGODA_PAGE_SEALED;
+    return pgd_table_page(cache->table, index, layer)->state;
 }
 
 void pgd_cache_truncate(struct pagoda_cache *cache, uint64_t position)
@@ -161,7 +164,7 @@ void pgd_cache_truncate(struct pagoda_cache *cache, uint64_t position)
         }
     }
     cache->held_tokens -= gone;
-    if (is_sealed(cache, count - 1)) {
+    if (state_of(cache, count - 1) == PAGODA_PAGE_SEALED) {
         pgd_table_reopen(cache->table, count - 1);
     }
     pgd_table_set_count(cache->table, count - 1, kept);
@@ -183,7 +186,7 @@ static bool tail_is_held(const struct pagoda_cache *cache, uint64_t position)
     }
     const uint32_t index = pgd_table_find(cache->table, position - 1);
     return index < pgd_table_count(cache->table) && pgd_table_block(cache->table, index)->first < position &&
-           pgd_table_codec(cache->table, index) == 0;
+           pgd_table_codec(cache->table, index) == 0 && state_of(cache, index) <= PAGODA_PAGE_SEALED;
 }
 
 enum pagoda_status pagoda_cache_rollback(struct pagoda_cache *cache, uint64_t token_count, struct pagoda_error *error)
@@ -202,7 +205,8 @@ enum pagoda_status pagoda_cache_rollback(struct pagoda_cache *cache, uint64_t to
     const uint64_t position = cache->position - token_count;
     if (!tail_is_held(cache, position)) {
         return pgd_fail(error, PAGODA_RANGE,
-                        "position %llu lies inside a page that was dropped or re-encoded: go back further, or less far",
+                        "position %llu lies inside a page that was dropped, re-encoded or spilled: go back further, or "
+                        "less far",
                         (unsigned long long) position);
     }
     pgd_cache_truncate(cache, position);

@@ -2,13 +2,13 @@
  *
  *   open.c     options -> one cache                   sizes.c   what a budget holds
  *   room.c     who must leave, what fits              shrink.c  full pages into smaller codecs
- *   compact.c  pages together, to free a slab
+ *   compact.c  pages together, to free a slab          spill.h   pages on flash, with files of its own
  *   batch.c    begin, end, abort, rollback            plan.c    the batch's chunks and rotations
  *   ingest.c   rows into pages                        attend.c, gather.c, rows.c  the walk over pages
  *   pin.c      pins and policy                        account.c the numbers
  *
  * Invariants (asserted where they could break)
- *   I1  ledger.by_category[KV_EXACT] + by_category[KV_QUANTIZED] == bytes of all frames taken.
+ *   I1  ledger.by_category[KV_EXACT] + by_category[KV_QUANTIZED] + by_category[DIGESTS] == bytes of all frames taken.
  *   I2  position == tokens ever accepted less those rolled back; every held token has position < position,
  *       or belongs to the open batch.
  *   I3  While a batch is open its pages are placed, and no page leaves.
@@ -94,6 +94,8 @@ struct pgd_worker {
     struct pgd_partial running;
     struct pgd_partial running_rotated; /* over chunks of rotated codecs; joins the other at the end */
     struct pgd_partial partial;
+    float *scores; /* of digests: [3][rows][PGD_CHUNK_BLOCKS], with a flash tier only, as ... */
+    float *digest; /* ... the scratch of their kernel */
 };
 
 struct pgd_batch {
@@ -103,6 +105,8 @@ struct pgd_batch {
     uint32_t blocks_before; /* blocks in the table before it came */
     uint32_t tail_before;   /* tokens in the last of them, when that one was open */
 };
+
+struct pgd_spill; /* spill.h */
 
 struct pagoda_cache {
     struct pgd_system system;
@@ -120,6 +124,7 @@ struct pagoda_cache {
     const struct pgd_codec *codecs[PGD_RUNGS_MAX]; /* f16 first, smaller ones behind it */
     enum pagoda_codec codec_ids[PGD_RUNGS_MAX];
     uint32_t rung_count;
+    bool two_bases;        /* pages, or digests, in the rotated basis may be among others */
     uint32_t rung_settled; /* what pages become as soon as they have left the exact ones: 0, or 1 */
     enum pagoda_on_full on_full;
     struct pagoda_policy policy;
@@ -128,6 +133,7 @@ struct pagoda_cache {
     struct pgd_ledger ledger;
     struct pgd_pool *pool;
     struct pgd_table *table;
+    struct pgd_spill *spill; /* NULL: nothing goes to flash */
     uint32_t class_count;
     uint32_t block_frames[PGD_RUNGS_MAX][PGD_POOL_CLASSES_MAX]; /* frames of each class in a whole block */
     uint64_t block_bytes[PGD_RUNGS_MAX];
@@ -170,6 +176,9 @@ void pgd_cache_release_windows(struct pagoda_cache *cache);
 /* Makes room for `count` tokens or says why not; see pagoda_cache_begin. */
 PGD_MUST_CHECK enum pagoda_status pgd_cache_make_room(struct pagoda_cache *cache, uint32_t count,
                                                       struct pagoda_error *error);
+
+/* Whether a frame of this class can be taken without taking from what the next `count` tokens need. */
+bool pgd_cache_has_spare(const struct pagoda_cache *cache, uint32_t class_index, uint32_t count);
 
 /* Gives the frame of a page back, and takes it off the books. No effect when the page is absent. */
 void pgd_cache_free_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer);
@@ -214,6 +223,11 @@ PGD_MUST_CHECK bool pgd_cache_compact(struct pagoda_cache *cache);
 
 /* Lays the chunks of the open batch out and fills the rotation tables. */
 void pgd_cache_plan(struct pagoda_cache *cache);
+
+/* ---- account.c ---- */
+
+/* Bytes of the frames that pages have: all that are taken, but for those of digests. */
+uint64_t pgd_cache_frame_bytes(const struct pagoda_cache *cache);
 
 /* ---- batch.c ---- */
 

@@ -5,16 +5,19 @@
  */
 #include <string.h>
 
-#include "cache/cache.h"
+#include "cache/spill.h"
 
 static void mark_fixed(struct pagoda_cache *cache)
 {
     pgd_pool_clear_marks(cache->pool);
+    if (cache->spill != NULL) {
+        pgd_spill_mark_frames(cache);
+    }
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         const bool pinned = pgd_table_block(cache->table, index)->pinned;
         for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
             const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
-            if (page->state == PAGODA_PAGE_OPEN || (pinned && page->state != PAGODA_PAGE_ABSENT)) {
+            if (page->state == PAGODA_PAGE_OPEN || (pinned && pgd_page_has_frame(page))) {
                 pgd_pool_mark(cache->pool, page->frame);
             }
         }
@@ -38,7 +41,7 @@ static void empty_slab(struct pagoda_cache *cache, uint32_t slab)
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
             const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
-            if (page->state != PAGODA_PAGE_ABSENT && pgd_pool_slab_of(cache->pool, page->frame) == slab) {
+            if (pgd_page_has_frame(page) && pgd_pool_slab_of(cache->pool, page->frame) == slab) {
                 move_page(cache, index, layer);
             }
         }

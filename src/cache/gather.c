@@ -1,6 +1,16 @@
 /* cache/gather.c - see attend.h. */
 #include "base/number.h"
 #include "cache/attend.h"
+#include "cache/spill.h"
+
+/* Where a page's bytes are: in its frame, in staging, or (NULL) not in memory. */
+static const unsigned char *bytes_of(const struct pagoda_cache *cache, uint32_t index, const struct pgd_page *page)
+{
+    if (pgd_page_has_frame(page)) {
+        return pgd_pool_address(cache->pool, page->frame);
+    }
+    return page->state == PAGODA_PAGE_SPILLED ? cache->spill->staged[index] : NULL;
+}
 
 void pgd_attend_gather(const struct pgd_attend_call *call, const struct pgd_plan_chunk *chunk, uint32_t cells_max,
                        struct pgd_gathered *out)
@@ -15,8 +25,8 @@ void pgd_attend_gather(const struct pgd_attend_call *call, const struct pgd_plan
     for (uint32_t i = 0; i < chunk->cells && out->count < cells_max; i++) {
         const struct pgd_block *block = pgd_table_block(cache->table, block_index);
         const struct pgd_page *page = pgd_table_page(cache->table, block_index, call->layer_index);
-        if (page->state != PAGODA_PAGE_ABSENT) {
-            const unsigned char *bytes = pgd_pool_address(cache->pool, page->frame);
+        const unsigned char *bytes = bytes_of(cache, block_index, page);
+        if (bytes != NULL) {
             const uint32_t at = out->count++;
             PGD_ASSERT(page->codec == chunk->rung);
             out->cell[at] = bytes + cell * cell_bytes;

@@ -11,24 +11,13 @@
 #include "base/number.h"
 #include "base/status.h"
 #include "cache/cache.h"
+#include "cache/carver.h"
+#include "cache/spill.h"
+#include "kernels/digest.h"
 #include "os/os.h"
 #include "policy/policy.h"
 
-#define CARVE_ALIGN 64u
-
-/* Hands pieces of one block out; with base NULL it only counts. The same code does both, so that the
- * size asked for is the size used. */
-struct carver {
-    unsigned char *base;
-    uint64_t used;
-};
-
-static void *carve(struct carver *carver, uint64_t bytes)
-{
-    void *piece = carver->base == NULL ? NULL : carver->base + carver->used;
-    carver->used += pgd_round_up_u64(bytes, CARVE_ALIGN);
-    return piece;
-}
+#define DEFAULT_RECALL 0.95
 
 /* ---- options ---- */
 
@@ -93,11 +82,11 @@ static enum pagoda_status check_options(const struct pagoda_cache_options *optio
     if (options->rollback_tokens > PGD_POSITION_MAX) {
         return pgd_fail(error, PAGODA_INVALID, "at most %u tokens can be kept to be taken back", PGD_POSITION_MAX);
     }
-    if (options->on_full == PAGODA_ON_FULL_SPILL) {
-        return pgd_fail(error, PAGODA_UNSUPPORTED, "spilling to flash is not in this version: use stop or evict");
-    }
-    if (options->on_full != PAGODA_ON_FULL_STOP && options->on_full != PAGODA_ON_FULL_EVICT) {
+    if ((unsigned) options->on_full > PAGODA_ON_FULL_SPILL) {
         return pgd_fail(error, PAGODA_INVALID, "unknown rule %d for a full budget", (int) options->on_full);
+    }
+    if (!(options->flash.recall >= 0 && options->flash.recall <= 1)) {
+        return pgd_fail(error, PAGODA_INVALID, "recall is a share of the attention, between 0 and 1");
     }
     if ((unsigned) options->codec >= PAGODA_CODEC_COUNT || (unsigned) options->codec_tight >= PAGODA_CODEC_COUNT ||
         (options->codec_tight != PAGODA_CODEC_F16 && options->codec_tight < options->codec)) {
@@ -131,25 +120,29 @@ static uint32_t first_alike(const struct pagoda_layer *layers, uint32_t index)
     return first;
 }
 
-static struct pagoda_cache *lay_out_base(const struct pagoda_cache_options *options, struct carver *carver)
+static struct pagoda_cache *lay_out_base(const struct pagoda_cache_options *options, struct pgd_carver *carver)
 {
-    struct pagoda_cache *cache = carve(carver, sizeof(*cache));
-    struct pgd_layer *layers = carve(carver, options->layer_count * sizeof(*layers));
-    struct pgd_rope_table *ropes = carve(carver, options->layer_count * sizeof(*ropes));
+    struct pagoda_cache *cache = pgd_carve(carver, sizeof(*cache));
+    struct pgd_layer *layers = pgd_carve(carver, options->layer_count * sizeof(*layers));
+    struct pgd_rope_table *ropes = pgd_carve(carver, options->layer_count * sizeof(*ropes));
+    const bool spills = options->on_full == PAGODA_ON_FULL_SPILL;
+    struct pgd_spill *spill = spills ? pgd_carve(carver, sizeof(*spill)) : NULL;
+    struct pgd_spill_layer *spill_layers =
+        spills ? pgd_carve(carver, options->layer_count * sizeof(*spill_layers)) : NULL;
     uint32_t rope_count = 0;
     for (uint32_t i = 0; i < options->layer_count; i++) {
         const struct pagoda_layer *shape = &options->layers[i];
-        atomic_uint *head_left = carve(carver, shape->kv_heads * sizeof(*head_left));
-        float *sinks = shape->sinks == NULL ? NULL : carve(carver, shape->query_heads * sizeof(*sinks));
+        atomic_uint *head_left = pgd_carve(carver, shape->kv_heads * sizeof(*head_left));
+        float *sinks = shape->sinks == NULL ? NULL : pgd_carve(carver, shape->query_heads * sizeof(*sinks));
         const uint32_t pairs = shape->rope.pair_count;
         const uint32_t alike = first_alike(options->layers, i);
         double *frequencies = NULL;
         float *cosine = NULL;
         float *sine = NULL;
         if (alike == i) {
-            frequencies = carve(carver, pairs * sizeof(*frequencies));
-            cosine = carve(carver, (uint64_t) PGD_SHIFTS_MAX * pairs * sizeof(*cosine));
-            sine = carve(carver, (uint64_t) PGD_SHIFTS_MAX * pairs * sizeof(*sine));
+            frequencies = pgd_carve(carver, pairs * sizeof(*frequencies));
+            cosine = pgd_carve(carver, (uint64_t) PGD_SHIFTS_MAX * pairs * sizeof(*cosine));
+            sine = pgd_carve(carver, (uint64_t) PGD_SHIFTS_MAX * pairs * sizeof(*sine));
         }
         if (carver->base == NULL) {
             continue;
@@ -177,19 +170,26 @@ static struct pagoda_cache *lay_out_base(const struct pagoda_cache_options *opti
         cache->layer_count = options->layer_count;
         cache->ropes = ropes;
         cache->rope_count = rope_count;
+        cache->spill = spill;
+    }
+    if (carver->base != NULL && spills) {
+        spill->layers = spill_layers;
+        spill->options = options->flash;
+        spill->options.recall = options->flash.recall > 0 ? options->flash.recall : DEFAULT_RECALL;
     }
     return cache;
 }
 
 /* ---- the part that does ---- */
 
-static void lay_out_worker(const struct pagoda_cache *cache, struct carver *carver, struct pgd_worker *worker)
+static void lay_out_worker(const struct pagoda_cache *cache, struct pgd_carver *carver, struct pgd_worker *worker)
 {
     uint64_t kernel = 0;
     uint64_t queries = 0;
     uint64_t words = 0;
     uint64_t rows = 0;
     uint64_t outputs = 0;
+    uint64_t digest = 0;
     for (uint32_t i = 0; i < cache->layer_count; i++) {
         const struct pgd_layer *layer = &cache->layers[i];
         /* A few tokens for one KV head, or one token for all of them. */
@@ -200,36 +200,40 @@ static void lay_out_worker(const struct pagoda_cache *cache, struct carver *carv
         words = pgd_max_u64(words, (uint64_t) layer_rows * pgd_div_up_u64(layer->shape.key_size, 4));
         queries = pgd_max_u64(queries, (uint64_t) layer_rows * layer->shape.key_size);
         outputs = pgd_max_u64(outputs, (uint64_t) layer_rows * layer->shape.value_size);
+        digest = pgd_max_u64(digest, pgd_digest_scratch_floats(layer->shape.key_size, layer_rows));
         rows = pgd_max_u64(rows, layer_rows);
     }
     struct pgd_worker piece;
-    piece.kernel = carve(carver, kernel * sizeof(float));
-    piece.queries = carve(carver, queries * sizeof(float));
-    piece.rotated = carve(carver, queries * sizeof(float));
-    piece.first = carve(carver, rows * sizeof(uint32_t));
-    piece.end = carve(carver, rows * sizeof(uint32_t));
-    const bool packs = cache->rung_count > 1;
+    piece.kernel = pgd_carve(carver, kernel * sizeof(float));
+    piece.queries = pgd_carve(carver, queries * sizeof(float));
+    piece.rotated = pgd_carve(carver, queries * sizeof(float));
+    piece.first = pgd_carve(carver, rows * sizeof(uint32_t));
+    piece.end = pgd_carve(carver, rows * sizeof(uint32_t));
+    const bool packs = cache->two_bases;
     piece.packed = (struct pgd_packed_rows) {.count = 0};
-    piece.packed.high = carve(carver, packs ? words * sizeof(int32_t) : 0);
-    piece.packed.low = carve(carver, packs ? words * sizeof(int32_t) : 0);
-    piece.packed.unit = carve(carver, rows * sizeof(float));
-    piece.packed.sum = carve(carver, rows * sizeof(int32_t));
+    piece.packed.high = pgd_carve(carver, packs ? words * sizeof(int32_t) : 0);
+    piece.packed.low = pgd_carve(carver, packs ? words * sizeof(int32_t) : 0);
+    piece.packed.unit = pgd_carve(carver, rows * sizeof(float));
+    piece.packed.sum = pgd_carve(carver, rows * sizeof(int32_t));
     struct pgd_partial *partials[3] = {&piece.running, &piece.partial, &piece.running_rotated};
     for (int i = 0; i < (packs ? 3 : 2); i++) {
-        partials[i]->max = carve(carver, rows * sizeof(float));
-        partials[i]->sum = carve(carver, rows * sizeof(float));
-        partials[i]->out = carve(carver, outputs * sizeof(float));
+        partials[i]->max = pgd_carve(carver, rows * sizeof(float));
+        partials[i]->sum = pgd_carve(carver, rows * sizeof(float));
+        partials[i]->out = pgd_carve(carver, outputs * sizeof(float));
     }
+    piece.scores = pgd_carve(carver, cache->spill == NULL ? 0 : 3 * rows * PGD_CHUNK_BLOCKS * sizeof(float));
+    piece.digest = pgd_carve(carver, cache->spill == NULL ? 0 : digest * sizeof(float));
     if (carver->base != NULL) {
         *worker = piece;
     }
 }
 
 /* Chunks, partial results and the threads' working memory, for a table of `blocks` blocks. */
-static void lay_out_staging(struct pagoda_cache *cache, struct carver *carver, uint64_t blocks)
+static void lay_out_staging(struct pagoda_cache *cache, struct pgd_carver *carver, uint64_t blocks)
 {
     uint64_t chunks = pgd_div_up_u64(blocks * cache->page_tokens, PGD_CHUNK_TOKENS) + PGD_SHIFTS_MAX + 2;
     chunks += cache->rung_count > 1 ? PGD_RUNS_MAX : 0;
+    const uint64_t slots = cache->spill == NULL ? chunks : 2 * chunks; /* selected pages have theirs */
     uint64_t floats = 0;
     uint64_t cell_floats = 0;
     for (uint32_t i = 0; i < cache->layer_count; i++) {
@@ -237,12 +241,15 @@ static void lay_out_staging(struct pagoda_cache *cache, struct carver *carver, u
         floats = pgd_max_u64(floats, (uint64_t) shape->query_heads * (shape->value_size + 2u));
         cell_floats = pgd_max_u64(cell_floats, (uint64_t) PGD_LANES * (shape->key_size + shape->value_size));
     }
-    struct pgd_plan_chunk *plan = carve(carver, chunks * sizeof(*plan));
-    float *partials = carve(carver, chunks * floats * sizeof(*partials));
-    float *cell_rows = carve(carver, cache->rung_count > 1 ? cell_floats * sizeof(*cell_rows) : 0);
-    struct pgd_worker *workers = carve(carver, cache->threads_max * sizeof(*workers));
+    struct pgd_plan_chunk *plan = pgd_carve(carver, chunks * sizeof(*plan));
+    float *partials = pgd_carve(carver, slots * floats * sizeof(*partials));
+    float *cell_rows = pgd_carve(carver, cache->rung_count > 1 ? cell_floats * sizeof(*cell_rows) : 0);
+    struct pgd_worker *workers = pgd_carve(carver, cache->threads_max * sizeof(*workers));
     for (uint32_t i = 0; i < cache->threads_max; i++) {
         lay_out_worker(cache, carver, workers == NULL ? NULL : &workers[i]);
+    }
+    if (cache->spill != NULL) {
+        pgd_spill_lay_out(cache, carver, blocks);
     }
     if (carver->base != NULL) {
         cache->plan.chunks = plan;
@@ -255,7 +262,7 @@ static void lay_out_staging(struct pagoda_cache *cache, struct carver *carver, u
 
 static uint64_t staging_bytes(struct pagoda_cache *cache, uint64_t blocks)
 {
-    struct carver counter = {NULL, 0};
+    struct pgd_carver counter = {NULL, 0};
     lay_out_staging(cache, &counter, blocks);
     return counter.used;
 }
@@ -266,7 +273,8 @@ static uint64_t overhead_bytes(struct pagoda_cache *cache, uint64_t blocks, uint
 {
     const uint64_t tables = pgd_add_capped_u64(pgd_table_bytes(cache->layer_count, (uint32_t) blocks),
                                                pgd_pool_table_bytes(arena_bytes, class_bytes, cache->class_count));
-    return pgd_add_capped_u64(staging_bytes(cache, blocks), tables);
+    const uint64_t flash = cache->spill == NULL ? 0 : pgd_spill_table_bytes(cache);
+    return pgd_add_capped_u64(pgd_add_capped_u64(staging_bytes(cache, blocks), flash), tables);
 }
 
 static uint64_t total_bytes(struct pagoda_cache *cache, uint64_t blocks, const uint64_t *class_bytes)
@@ -311,7 +319,8 @@ static enum pagoda_status open_storage(struct pagoda_cache *cache, uint64_t left
     }
     const uint64_t staging = staging_bytes(cache, blocks);
     const uint64_t tables = pgd_table_bytes(cache->layer_count, (uint32_t) blocks) +
-                            pgd_pool_table_bytes(arena, class_bytes, cache->class_count);
+                            pgd_pool_table_bytes(arena, class_bytes, cache->class_count) +
+                            (cache->spill == NULL ? 0 : pgd_spill_table_bytes(cache));
     const bool admitted = pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_STAGING, staging) &&
                           pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_TABLES, tables);
     PGD_ASSERT(admitted); /* blocks_that_fit counted the same bytes */
@@ -320,7 +329,7 @@ static enum pagoda_status open_storage(struct pagoda_cache *cache, uint64_t left
     if (cache->memory == NULL) {
         return pgd_fail(error, PAGODA_NOMEM, "no memory for %llu bytes of working space", (unsigned long long) staging);
     }
-    struct carver carver = {cache->memory, 0};
+    struct pgd_carver carver = {cache->memory, 0};
     lay_out_staging(cache, &carver, blocks);
     PGD_ASSERT(carver.used == staging);
     status =
@@ -331,6 +340,9 @@ static enum pagoda_status open_storage(struct pagoda_cache *cache, uint64_t left
     if (status == PAGODA_OK && !pgd_pool_can_take(cache->pool, cache->block_frames[0], 0)) {
         status = PAGODA_OVER_BUDGET;
     }
+    if (status == PAGODA_OK && cache->spill != NULL) {
+        status = pgd_spill_open(cache, error);
+    }
     cache->tokens_capacity = blocks * cache->page_tokens;
     if (cache->tokens_max != 0) {
         cache->tokens_capacity = pgd_min_u64(cache->tokens_capacity, cache->tokens_max);
@@ -340,7 +352,7 @@ static enum pagoda_status open_storage(struct pagoda_cache *cache, uint64_t left
 
 static uint64_t base_bytes(const struct pagoda_cache_options *options)
 {
-    struct carver counter = {NULL, 0};
+    struct pgd_carver counter = {NULL, 0};
     lay_out_base(options, &counter);
     return counter.used;
 }
@@ -358,6 +370,7 @@ static void set_rungs(struct pagoda_cache *cache, const struct pagoda_cache_opti
         }
     }
     cache->rung_settled = options->codec != PAGODA_CODEC_F16 ? 1 : 0;
+    cache->two_bases = cache->rung_count > 1 || cache->spill != NULL;
 }
 
 /* Allocates the base part and copies the options into it. */
@@ -370,7 +383,7 @@ static enum pagoda_status open_base(const struct pagoda_cache_options *options, 
     if (memory == NULL) {
         return pgd_fail(error, PAGODA_NOMEM, "no memory for a cache of %u layers", options->layer_count);
     }
-    struct carver carver = {memory, 0};
+    struct pgd_carver carver = {memory, 0};
     struct pagoda_cache *cache = lay_out_base(options, &carver);
     cache->system = system;
     cache->page_tokens = options->page_tokens;
@@ -408,6 +421,9 @@ enum pagoda_status pagoda_cache_budget_for(const struct pagoda_cache_options *op
     }
     uint64_t class_bytes[PGD_POOL_CLASSES_MAX] = {0};
     cache->tokens_max = tokens;
+    if (cache->spill != NULL) {
+        cache->spill->all_in_memory = true;
+    }
     status = pgd_cache_size_layers(cache, class_bytes, error);
     if (status == PAGODA_OK) {
         const uint64_t fixed = pgd_add_capped_u64(base, options->reserved_bytes);
@@ -473,6 +489,7 @@ void pagoda_cache_close(struct pagoda_cache *cache)
         return;
     }
     const struct pgd_system system = cache->system;
+    pgd_spill_close(cache);
     pgd_pool_close(cache->pool);
     pgd_table_close(cache->table);
     pgd_release(&system, cache->memory, cache->memory_bytes);
@@ -487,6 +504,10 @@ enum pagoda_status pagoda_cache_reset(struct pagoda_cache *cache, struct pagoda_
     }
     pgd_ledger_give(&cache->ledger, PAGODA_MEMORY_KV_EXACT, cache->ledger.by_category[PAGODA_MEMORY_KV_EXACT]);
     pgd_ledger_give(&cache->ledger, PAGODA_MEMORY_KV_QUANTIZED, cache->ledger.by_category[PAGODA_MEMORY_KV_QUANTIZED]);
+    pgd_ledger_give(&cache->ledger, PAGODA_MEMORY_DIGESTS, cache->ledger.by_category[PAGODA_MEMORY_DIGESTS]);
+    if (cache->spill != NULL) {
+        pgd_spill_reset(cache);
+    }
     pgd_pool_reset(cache->pool);
     pgd_table_reset(cache->table);
     cache->position = 0;

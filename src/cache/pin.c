@@ -74,11 +74,11 @@ enum pagoda_status pagoda_cache_set_policy(struct pagoda_cache *cache, enum pago
     if (status != PAGODA_OK) {
         return status;
     }
-    if (on_full == PAGODA_ON_FULL_SPILL) {
-        return pgd_fail(error, PAGODA_UNSUPPORTED, "spilling to flash is not in this version: use stop or evict");
-    }
-    if (on_full != PAGODA_ON_FULL_STOP && on_full != PAGODA_ON_FULL_EVICT) {
+    if ((unsigned) on_full > PAGODA_ON_FULL_SPILL) {
         return pgd_fail(error, PAGODA_INVALID, "unknown rule %d for a full budget", (int) on_full);
+    }
+    if (on_full == PAGODA_ON_FULL_SPILL && cache->spill == NULL) {
+        return pgd_fail(error, PAGODA_UNSUPPORTED, "this cache was opened without a flash tier: it cannot spill now");
     }
     cache->on_full = on_full;
     cache->policy = *policy;

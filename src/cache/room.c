@@ -8,6 +8,7 @@
 #include "base/number.h"
 #include "base/status.h"
 #include "cache/cache.h"
+#include "cache/spill.h"
 #include "policy/policy.h"
 
 uint64_t pgd_cache_live_bytes(const struct pagoda_cache *cache, uint32_t index, uint32_t layer)
@@ -29,16 +30,25 @@ void pgd_cache_free_page(struct pagoda_cache *cache, uint32_t index, uint32_t la
     if (page->state == PAGODA_PAGE_ABSENT) {
         return;
     }
-    cache->live_row_bytes -= pgd_cache_live_bytes(cache, index, layer);
-    pgd_ledger_give(&cache->ledger, page->codec == 0 ? PAGODA_MEMORY_KV_EXACT : PAGODA_MEMORY_KV_QUANTIZED,
-                    frame_bytes(cache, page, layer));
-    pgd_pool_give(cache->pool, pgd_table_clear_page(cache->table, index, layer));
+    if (pgd_page_has_frame(page)) {
+        cache->live_row_bytes -= pgd_cache_live_bytes(cache, index, layer);
+        pgd_ledger_give(&cache->ledger, page->codec == 0 ? PAGODA_MEMORY_KV_EXACT : PAGODA_MEMORY_KV_QUANTIZED,
+                        frame_bytes(cache, page, layer));
+        pgd_pool_give(cache->pool, page->frame);
+    } else {
+        cache->spill->layers[layer].away--;
+        cache->spill->layers[layer].collapsed -= page->state == PAGODA_PAGE_COLLAPSED ? 1 : 0;
+    }
+    (void) pgd_table_clear_page(cache->table, index, layer);
 }
 
 /* Removes a block none of whose pages is left. */
 static void remove_block(struct pagoda_cache *cache, uint32_t index)
 {
     cache->held_tokens -= pgd_table_block(cache->table, index)->count;
+    if (cache->spill != NULL) {
+        pgd_spill_forget(cache, index);
+    }
     pgd_table_set_pinned(cache->table, index, false);
     pgd_table_remove(cache->table, index);
 }
@@ -153,16 +163,42 @@ static void frames_needed(const struct pagoda_cache *cache, uint32_t count, uint
             needs[i] += cache->block_frames[rung][i];
         }
     }
+    if (cache->spill != NULL) {
+        needs[cache->spill->digest_class]++;
+    }
+}
+
+/* Slabs that stay without a class: the next re-encoding may need one of its own. */
+static uint32_t spare_slabs(const struct pagoda_cache *cache)
+{
+    return cache->class_count > 1 && (cache->rung_count > 1 || cache->spill != NULL) ? 1 : 0;
+}
+
+static bool frames_fit(const struct pagoda_cache *cache, uint32_t count)
+{
+    uint32_t needs[PGD_POOL_CLASSES_MAX];
+    frames_needed(cache, count, needs);
+    return pgd_pool_can_take(cache->pool, needs, spare_slabs(cache));
+}
+
+/* Whether the table has entries for `count` more tokens, and the sequence may have so many. */
+static bool table_fits(const struct pagoda_cache *cache, uint32_t count)
+{
+    return pgd_table_count(cache->table) + blocks_needed(cache, count) <= pgd_table_capacity(cache->table) &&
+           (cache->tokens_max == 0 || cache->held_tokens + count <= cache->tokens_max);
 }
 
 static bool fits_now(const struct pagoda_cache *cache, uint32_t count)
 {
+    return frames_fit(cache, count) && table_fits(cache, count);
+}
+
+bool pgd_cache_has_spare(const struct pagoda_cache *cache, uint32_t class_index, uint32_t count)
+{
     uint32_t needs[PGD_POOL_CLASSES_MAX];
     frames_needed(cache, count, needs);
-    const uint32_t spare_slabs = cache->rung_count > 1 ? 1 : 0; /* the next re-encoding may need a slab of its own */
-    return pgd_pool_can_take(cache->pool, needs, spare_slabs) &&
-           pgd_table_count(cache->table) + blocks_needed(cache, count) <= pgd_table_capacity(cache->table) &&
-           (cache->tokens_max == 0 || cache->held_tokens + count <= cache->tokens_max);
+    needs[class_index]++;
+    return pgd_pool_can_take(cache->pool, needs, spare_slabs(cache));
 }
 
 /* What would be free once all that may leave has left: frames of each class, blocks, tokens. Frames of smaller codecs,
@@ -179,8 +215,8 @@ static void add_leaving_pages(const struct pagoda_cache *cache, uint32_t index, 
 {
     const uint64_t end = pgd_table_block(cache->table, index)->first + cache->page_tokens;
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-        const bool present = pgd_table_page(cache->table, index, layer)->state != PAGODA_PAGE_ABSENT;
-        if (!present || !(leaves || window_has_passed(cache, &cache->layers[layer], end))) {
+        const bool in_memory = pgd_page_has_frame(pgd_table_page(cache->table, index, layer));
+        if (!in_memory || !(leaves || window_has_passed(cache, &cache->layers[layer], end))) {
             continue;
         }
         const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
@@ -203,13 +239,15 @@ static void find_potential(const struct pagoda_cache *cache, struct potential *p
     for (uint32_t index = 0; index < count; index++) {
         struct pgd_policy_block block;
         pgd_cache_policy_block(cache, index, &block);
-        const bool leaves = cache->on_full == PAGODA_ON_FULL_EVICT && pgd_policy_may_leave(&cache->policy, &block);
-        add_leaving_pages(cache, index, leaves, potential);
+        const bool leaves = cache->on_full != PAGODA_ON_FULL_STOP && pgd_policy_may_leave(&cache->policy, &block);
+        const bool spills =
+            cache->on_full == PAGODA_ON_FULL_SPILL && pgd_spill_may_leave(cache, index, cache->position);
+        add_leaving_pages(cache, index, leaves || spills, potential);
         potential->blocks += leaves ? 1 : 0;
         staying += leaves ? 0 : block.count;
     }
     potential->blocks += pgd_table_capacity(cache->table) - count;
-    if (cache->on_full != PAGODA_ON_FULL_EVICT) { /* what may leave need not be made smaller */
+    if (cache->on_full == PAGODA_ON_FULL_STOP) { /* what may leave need not be made smaller */
         potential->bytes += pgd_cache_shrink_gain(cache, cache->position);
     }
     potential->tokens =
@@ -263,6 +301,16 @@ static enum pagoda_status refuse(const struct pagoda_cache *cache, uint32_t coun
                     count, budget, (unsigned long long) cache->tokens_capacity);
 }
 
+/* One step that makes room without dropping anything: smaller, to flash, closer together. False when none is left. */
+static bool make_frames(struct pagoda_cache *cache, uint32_t count, uint64_t end_position)
+{
+    if (cache->on_full == PAGODA_ON_FULL_SPILL && frames_fit(cache, count)) {
+        return false; /* it is the table that is full */
+    }
+    return pgd_cache_shrink_one(cache, end_position) || pgd_cache_compact(cache) ||
+           (cache->on_full == PAGODA_ON_FULL_SPILL && pgd_spill_make_room(cache, end_position));
+}
+
 enum pagoda_status pgd_cache_make_room(struct pagoda_cache *cache, uint32_t count, struct pagoda_error *error)
 {
     if (count > PGD_POSITION_MAX - cache->position) {
@@ -276,17 +324,24 @@ enum pagoda_status pgd_cache_make_room(struct pagoda_cache *cache, uint32_t coun
     pgd_cache_settle(cache, end_position);
     for (;;) {
         const bool must_free = !fits_now(cache, count);
-        if (must_free && (pgd_cache_shrink_one(cache, end_position) || pgd_cache_compact(cache))) {
+        if (must_free && make_frames(cache, count, end_position)) {
             continue;
         }
-        if (cache->on_full != PAGODA_ON_FULL_EVICT) {
-            return must_free ? refuse(cache, count, error) : PAGODA_OK;
+        /* Spilling first asks for more than it keeps: the policy's own wish to drop something waits until it must. */
+        if (cache->on_full == PAGODA_ON_FULL_STOP || (cache->on_full == PAGODA_ON_FULL_SPILL && !must_free)) {
+            break;
         }
         const uint32_t victim = choose(cache, end_position, must_free);
         if (victim == PGD_POLICY_NOBODY) {
-            /* Only several frame classes can still fail here, when slabs do not pack. */
-            return must_free ? refuse(cache, count, error) : PAGODA_OK;
+            break; /* with several frame classes there may still be no room, when slabs do not pack */
         }
         evict(cache, victim);
     }
+    if (!fits_now(cache, count)) {
+        return refuse(cache, count, error);
+    }
+    if (cache->on_full == PAGODA_ON_FULL_SPILL) {
+        pgd_spill_write_behind(cache, count);
+    }
+    return PAGODA_OK;
 }

@@ -63,27 +63,17 @@ static void transform_rows(const struct pgd_attend_call *call, uint32_t rows, ui
     worker->packed_shift = shift;
 }
 
-struct pgd_query_rows pgd_attend_rows(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
-                                      const struct pgd_plan_chunk *chunk, uint32_t head)
+struct pgd_packed_rows pgd_attend_packed_rows(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                                              const struct pgd_plan_chunk *chunk, uint32_t head)
 {
     const struct pgd_worker *worker = call->worker;
     const uint32_t rows = pgd_attend_head_rows(call, item);
     const uint32_t first = head * rows;
-    struct pgd_query_rows result;
-    if (!call->cache->codecs[chunk->rung]->rotated) {
-        result.exact = (struct pgd_rows) {
-            .count = rows,
-            .queries = queries_for_shift(call, first, rows, chunk->shift),
-            .first = worker->first,
-            .end = worker->end,
-        };
-        return result;
-    }
     if (!worker->packed_is_ready || worker->packed_shift != chunk->shift) {
         transform_rows(call, item->heads * rows, chunk->shift);
     }
     const size_t words = (size_t) first * worker->packed.tiles;
-    result.packed = (struct pgd_packed_rows) {
+    return (struct pgd_packed_rows) {
         .count = rows,
         .tiles = worker->packed.tiles,
         .high = worker->packed.high + words,
@@ -93,5 +83,22 @@ struct pgd_query_rows pgd_attend_rows(const struct pgd_attend_call *call, const 
         .first = worker->first,
         .end = worker->end,
     };
+}
+
+struct pgd_query_rows pgd_attend_rows(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                                      const struct pgd_plan_chunk *chunk, uint32_t head)
+{
+    const uint32_t rows = pgd_attend_head_rows(call, item);
+    struct pgd_query_rows result;
+    if (call->cache->codecs[chunk->rung]->rotated) {
+        result.packed = pgd_attend_packed_rows(call, item, chunk, head);
+    } else {
+        result.exact = (struct pgd_rows) {
+            .count = rows,
+            .queries = queries_for_shift(call, head * rows, rows, chunk->shift),
+            .first = call->worker->first,
+            .end = call->worker->end,
+        };
+    }
     return result;
 }

@@ -43,7 +43,7 @@ static void count_frames(const struct pagoda_cache *cache, uint32_t index, uint3
         frames[i] = 0;
     }
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-        if (pgd_table_page(cache->table, index, layer)->state != PAGODA_PAGE_ABSENT) {
+        if (pgd_page_has_frame(pgd_table_page(cache->table, index, layer))) {
             frames[cache->layers[layer].kinds[rung].frame_class]++;
         }
     }
@@ -100,7 +100,7 @@ static bool move_block(struct pagoda_cache *cache, uint32_t index, uint32_t to)
         return false;
     }
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-        if (pgd_table_page(cache->table, index, layer)->state != PAGODA_PAGE_ABSENT) {
+        if (pgd_page_has_frame(pgd_table_page(cache->table, index, layer))) {
             move_page(cache, index, layer, to);
         }
     }
@@ -151,7 +151,7 @@ uint64_t pgd_cache_shrink_gain(const struct pagoda_cache *cache, uint64_t end_po
             continue;
         }
         for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-            if (pgd_table_page(cache->table, index, layer)->state != PAGODA_PAGE_ABSENT) {
+            if (pgd_page_has_frame(pgd_table_page(cache->table, index, layer))) {
                 gain += frame_bytes(cache, layer, now) - frame_bytes(cache, layer, last);
             }
         }

@@ -1,7 +1,7 @@
 /* cache/sizes.c - how large pages are, and which arena holds so many of them. */
 #include "base/number.h"
 #include "base/status.h"
-#include "cache/cache.h"
+#include "cache/spill.h"
 
 /* Index of the class of frames of so many bytes, made if it is new; PGD_POOL_CLASSES_MAX when there is no room. */
 static uint32_t class_of(struct pagoda_cache *cache, uint64_t *class_bytes, uint64_t bytes)
@@ -52,7 +52,7 @@ enum pagoda_status pgd_cache_size_layers(struct pagoda_cache *cache, uint64_t *c
             return status;
         }
     }
-    return PAGODA_OK;
+    return cache->spill == NULL ? PAGODA_OK : pgd_spill_size(cache, class_bytes, error);
 }
 
 /* Blocks of which a window layer holds a page at most: the window, what may be taken back, a batch, and a ragged end
@@ -84,11 +84,25 @@ uint64_t pgd_cache_blocks_limit(const struct pagoda_cache *cache)
 /* Blocks that may be exact at the same time, whatever the pressure: the first, the latest, a batch, ragged ends. */
 static uint64_t exact_blocks(const struct pagoda_cache *cache)
 {
-    if (cache->rung_count == 1) {
-        return UINT64_MAX;
-    }
     return pgd_div_up_u64(cache->exact_first, cache->page_tokens) +
            pgd_div_up_u64((uint64_t) cache->exact_recent + cache->batch_tokens, cache->page_tokens) + 2;
+}
+
+/* Of `blocks` blocks, those that a layer must have in memory. Window layers hold on to a block as a whole. */
+static uint64_t blocks_in_memory(const struct pagoda_cache *cache, const struct pgd_layer *layer, uint64_t blocks)
+{
+    if (layer->shape.window != 0) {
+        return pgd_min_u64(blocks, window_blocks(cache, layer));
+    }
+    if (cache->spill == NULL || cache->spill->all_in_memory) {
+        return blocks;
+    }
+    uint64_t least = exact_blocks(cache);
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        least =
+            cache->layers[i].shape.window == 0 ? least : pgd_max_u64(least, window_blocks(cache, &cache->layers[i]));
+    }
+    return pgd_min_u64(blocks, least + PGD_GROUP_BLOCKS);
 }
 
 /* Frames of each class when the sequence has `blocks` blocks, and one block on its way to every smaller codec. */
@@ -97,13 +111,16 @@ static void count_frames(const struct pagoda_cache *cache, uint64_t blocks, uint
     const uint32_t last = cache->rung_count - 1;
     for (uint32_t i = 0; i < cache->layer_count; i++) {
         const struct pgd_layer *layer = &cache->layers[i];
-        const uint64_t held = layer->shape.window == 0 ? blocks : pgd_min_u64(blocks, window_blocks(cache, layer));
-        const uint64_t exact = pgd_min_u64(held, exact_blocks(cache));
+        const uint64_t held = blocks_in_memory(cache, layer, blocks);
+        const uint64_t exact = cache->rung_count == 1 ? held : pgd_min_u64(held, exact_blocks(cache));
         frames[layer->kinds[0].frame_class] += exact;
         frames[layer->kinds[last].frame_class] += held - exact;
         for (uint32_t rung = 1; rung < cache->rung_count; rung++) {
             frames[layer->kinds[rung].frame_class]++;
         }
+    }
+    if (cache->spill != NULL) {
+        frames[cache->spill->digest_class] += cache->spill->all_in_memory ? 1 : blocks;
     }
 }
 

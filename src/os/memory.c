@@ -82,6 +82,11 @@ static uint32_t cpus_in_mask(void)
     return (uint32_t) CPU_COUNT(&mask);
 }
 
+void pgd_os_yield(void)
+{
+    (void) sched_yield();
+}
+
 uint32_t pgd_os_cpu_count(void)
 {
     uint32_t cpus = cpus_in_mask();

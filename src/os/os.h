@@ -105,6 +105,9 @@ void pgd_os_process_memory(uint64_t *resident_bytes, uint64_t *peak_bytes);
 /* Gives the whole system pages inside [memory, memory + bytes) back; they read as zero afterwards. */
 void pgd_os_discard(void *memory, size_t bytes);
 
+/* Lets another thread have the CPU. */
+void pgd_os_yield(void);
+
 /* Logical CPUs this process may use, by its affinity mask and by the CPU quota of its cgroups, rounded up;
  * at least 1. */
 uint32_t pgd_os_cpu_count(void);

@@ -131,6 +131,12 @@ const struct pgd_page *pgd_table_page(const struct pgd_table *table, uint32_t in
     return page_at(table, index, layer);
 }
 
+uint32_t pgd_table_slot(const struct pgd_table *table, uint32_t index)
+{
+    PGD_ASSERT(index < table->count);
+    return table->order[index];
+}
+
 static uint64_t end_of(const struct pgd_block *block)
 {
     return block->first + block->count;
@@ -224,7 +230,7 @@ uint32_t pgd_table_clear_page(struct pgd_table *table, uint32_t index, uint32_t 
 {
     struct pgd_page *const page = page_at(table, index, layer);
     struct pgd_block *const block = block_at(table, index);
-    PGD_ASSERT(page->state != PAGODA_PAGE_ABSENT && page->frame != PGD_FRAME_NONE);
+    PGD_ASSERT(page->state != PAGODA_PAGE_ABSENT);
     PGD_ASSERT(block->pages_present > 0);
     const uint32_t frame = page->frame;
     *page = (struct pgd_page) {.frame = PGD_FRAME_NONE, .state = PAGODA_PAGE_ABSENT};
@@ -235,11 +241,49 @@ uint32_t pgd_table_clear_page(struct pgd_table *table, uint32_t index, uint32_t 
 uint32_t pgd_table_reencode(struct pgd_table *table, uint32_t index, uint32_t layer, uint32_t frame, uint8_t codec)
 {
     struct pgd_page *const page = page_at(table, index, layer);
-    PGD_ASSERT(page->state == PAGODA_PAGE_SEALED && frame != PGD_FRAME_NONE);
+    PGD_ASSERT(page->state == PAGODA_PAGE_SEALED || (page->state == PAGODA_PAGE_CLEAN && page->codec == codec));
+    PGD_ASSERT(frame != PGD_FRAME_NONE);
     const uint32_t before = page->frame;
     page->frame = frame;
     page->codec = codec;
     return before;
+}
+
+void pgd_table_set_clean(struct pgd_table *table, uint32_t index, uint32_t layer)
+{
+    struct pgd_page *const page = page_at(table, index, layer);
+    PGD_ASSERT(page->state == PAGODA_PAGE_SEALED);
+    page->state = PAGODA_PAGE_CLEAN;
+}
+
+uint32_t pgd_table_spill(struct pgd_table *table, uint32_t index, uint32_t layer)
+{
+    struct pgd_page *const page = page_at(table, index, layer);
+    PGD_ASSERT(page->state == PAGODA_PAGE_CLEAN);
+    const uint32_t frame = page->frame;
+    page->frame = PGD_FRAME_NONE;
+    page->state = PAGODA_PAGE_SPILLED;
+    return frame;
+}
+
+void pgd_table_recall(struct pgd_table *table, uint32_t index, uint32_t layer, uint32_t frame)
+{
+    struct pgd_page *const page = page_at(table, index, layer);
+    PGD_ASSERT(page->state == PAGODA_PAGE_SPILLED && frame != PGD_FRAME_NONE);
+    page->frame = frame;
+    page->state = PAGODA_PAGE_CLEAN;
+}
+
+void pgd_table_collapse(struct pgd_table *table, uint32_t index, uint32_t layer)
+{
+    struct pgd_page *const page = page_at(table, index, layer);
+    PGD_ASSERT(page->state == PAGODA_PAGE_SPILLED);
+    page->state = PAGODA_PAGE_COLLAPSED;
+}
+
+void pgd_table_set_heat(struct pgd_table *table, uint32_t index, uint32_t layer, uint16_t heat)
+{
+    page_at(table, index, layer)->heat = heat;
 }
 
 uint8_t pgd_table_codec(const struct pgd_table *table, uint32_t index)
@@ -297,20 +341,24 @@ void pgd_table_set_pinned(struct pgd_table *table, uint32_t index, bool pinned)
 
 /* ---- the full walk ---- */
 
+static bool has_frame_in(uint8_t state)
+{
+    return state == PAGODA_PAGE_OPEN || state == PAGODA_PAGE_SEALED || state == PAGODA_PAGE_CLEAN;
+}
+
 static bool pages_are_valid(const struct pgd_table *table, uint32_t index)
 {
     const struct pgd_page *const pages = pages_at(table, index);
-    const uint8_t present_state = is_open_block(table, index) ? PAGODA_PAGE_OPEN : PAGODA_PAGE_SEALED;
+    const bool open = is_open_block(table, index);
     uint32_t present = 0;
     for (uint32_t layer = 0; layer < table->layer_count; layer++) {
-        const bool absent = pages[layer].state == PAGODA_PAGE_ABSENT;
-        if (absent != (pages[layer].frame == PGD_FRAME_NONE)) {
+        if (has_frame_in(pages[layer].state) != pgd_page_has_frame(&pages[layer])) {
             return false; /* I1 */
         }
-        if (!absent && pages[layer].state != present_state) {
+        if (pages[layer].state != PAGODA_PAGE_ABSENT && open != (pages[layer].state == PAGODA_PAGE_OPEN)) {
             return false; /* I2 */
         }
-        present += absent ? 0 : 1;
+        present += pages[layer].state == PAGODA_PAGE_ABSENT ? 0 : 1;
     }
     return present == table->blocks[table->order[index]].pages_present;
 }

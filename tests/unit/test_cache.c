@@ -431,7 +431,12 @@ TEST(bad_options_are_refused_with_a_message)
     CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_OVER_BUDGET);
     fill_options(&options, layers);
     options.on_full = PAGODA_ON_FULL_SPILL;
-    CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_UNSUPPORTED);
+    options.flash.directory = "/nowhere/at/all";
+    CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_NOT_FOUND && strstr(error.message, "nowhere") != NULL);
+    fill_options(&options, layers);
+    options.on_full = PAGODA_ON_FULL_SPILL;
+    options.flash.recall = 1.5;
+    CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_INVALID);
     fill_options(&options, layers);
     options.rollback_tokens = UINT64_MAX;
     CHECK(pagoda_cache_open(&options, &cache, &error) == PAGODA_INVALID);

@@ -1,0 +1,337 @@
+/* cache/select.c - see spill.h: which pages a token reads, and which stay in memory.
+ *
+ * What is in memory has been attended by then, so its share of the softmax is known exactly; what is not is estimated
+ * from digests. Pages are taken in order of the largest share that any query head expects of them (the maximum over
+ * the heads of a group, as in ShadowKV, Sun et al. 2024, arXiv 2410.21465), until no head leaves more than 1 - recall
+ * of its attention unread (top-p over pages, after Twilight, Lin et al. 2025, arXiv 2502.02770). The rest joins as
+ * pseudo-tokens (stream.c).
+ *
+ * Heat is the logarithm of the largest share a page had, less a constant for each token since: the page with the
+ * least heat makes place for one that was just read and has more (score-decayed replacement).
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/number.h"
+#include "cache/spill.h"
+#include "kernels/digest.h"
+
+#define HEAT_OCTAVES 48.0f              /* shares below 2^-48 are all the same */
+#define HEAT_STEPS 1365.0f              /* of an octave */
+#define HEAT_DECAY 170u                 /* of a token: half as hot after eight */
+#define HEAT_MARGIN 170u                /* a page must be this much hotter than the one it takes the place of */
+#define PER_OCTAVE 1.44269504088896341f /* 1 / ln 2 */
+
+void pgd_select_begin(struct pagoda_cache *cache)
+{
+    struct pgd_spill *spill = cache->spill;
+    spill->stall_left_ns = spill->options.stall_ms * UINT64_C(1000000);
+    spill->unread_pages = 0;
+}
+
+static bool has_digest(const struct pagoda_cache *cache, uint32_t index)
+{
+    return cache->spill->blocks[pgd_table_slot(cache->table, index)].digests != PGD_FRAME_NONE;
+}
+
+void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_attend_item *all,
+                      const struct pgd_plan_chunk *chunk)
+{
+    const struct pgd_spill *spill = call->cache->spill;
+    const uint32_t cells = call->cache->page_cells;
+    for (uint32_t head = 0; head < all->heads; head++) {
+        const uint8_t *digests[PGD_CHUNK_BLOCKS];
+        uint32_t at[PGD_CHUNK_BLOCKS];
+        uint32_t count = 0;
+        for (uint32_t i = 0; i < chunk->cells; i++) {
+            const uint32_t index = chunk->block + (chunk->cell + i) / cells;
+            const uint32_t cell = (chunk->cell + i) % cells;
+            if (has_digest(call->cache, index)) {
+                at[count] = index * cells + cell;
+                digests[count++] = pgd_spill_digest(call->cache, index, call->layer_index, head, cell);
+            }
+        }
+        if (count == 0) {
+            return;
+        }
+        const struct pgd_digest_scores scores = pgd_attend_scores(call, call->group);
+        const struct pgd_packed_rows rows = pgd_attend_packed_rows(call, all, chunk, head);
+        call->cache->kernels->score_digests(&call->shape, PGD_LANES, count, digests, &rows, call->worker->digest,
+                                            &scores);
+        for (uint32_t r = 0; r < call->group; r++) {
+            float *mass = spill->mass + (size_t) (head * call->group + r) * spill->capacity * cells;
+            for (uint32_t i = 0; i < count; i++) {
+                mass[at[i]] = scores.mass[r * scores.stride + i];
+            }
+        }
+    }
+}
+
+/* ---- shares ---- */
+
+/* The logarithm of the mass that a row expects of a page: of all its cells together. */
+static float page_mass(const struct pagoda_cache *cache, uint32_t query_head, uint32_t index)
+{
+    const uint32_t cells = cache->page_cells;
+    const float *mass = cache->spill->mass + ((size_t) query_head * cache->spill->capacity + index) * cells;
+    float max = mass[0];
+    for (uint32_t i = 1; i < cells; i++) {
+        max = fmaxf(max, mass[i]);
+    }
+    float sum = 0;
+    for (uint32_t i = 0; i < cells; i++) {
+        sum += pgd_ref_exp(mass[i] - max);
+    }
+    return cells == 1 ? max : max + logf(sum);
+}
+
+/* The logarithm of what a row has found in memory, and of its learned sink. */
+static float log_of_memory(const struct pgd_attend_call *call, uint32_t query_head)
+{
+    const uint32_t head = query_head / call->group;
+    const uint32_t row = query_head % call->group;
+    const float *sinks = call->layer->shape.sinks;
+    float max = sinks == NULL ? -INFINITY : sinks[query_head];
+    float sum = sinks == NULL ? 0 : 1;
+    for (uint32_t c = 0; c < call->cache->plan.chunk_count; c++) {
+        const struct pgd_partial partial = pgd_attend_partial(call, head, c);
+        const float m = partial.max[row];
+        if (m > max) {
+            sum = sum * pgd_ref_exp(max - m) + partial.sum[row];
+            max = m;
+        } else if (m > -INFINITY) {
+            sum += partial.sum[row] * pgd_ref_exp(m - max);
+        }
+    }
+    return max + logf(sum);
+}
+
+/* Sets the logarithm of all of a row's mass, and the share that lies in pages which may be read. */
+static void total_row(const struct pgd_attend_call *call, uint32_t query_head)
+{
+    const struct pagoda_cache *cache = call->cache;
+    struct pgd_spill *spill = cache->spill;
+    float *reach = spill->reach + (size_t) query_head * spill->capacity;
+    const float memory = log_of_memory(call, query_head);
+    const uint32_t count = pgd_table_count(cache->table);
+    float max = memory;
+    for (uint32_t i = 0; i < count; i++) {
+        if (has_digest(cache, i)) {
+            reach[i] = page_mass(cache, query_head, i);
+            max = spill->unread[i] != 0 ? fmaxf(max, reach[i]) : max;
+        }
+    }
+    float spilled = 0;
+    float collapsed = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (spill->unread[i] != 0) {
+            *(spill->unread[i] == PAGODA_PAGE_SPILLED ? &spilled : &collapsed) += pgd_ref_exp(reach[i] - max);
+        }
+    }
+    const float all = pgd_ref_exp(memory - max) + spilled + collapsed;
+    spill->row_total[query_head] = max + logf(all);
+    spill->row_left[query_head] = spilled / all;
+}
+
+/* The largest share that a row expects of a page, as a logarithm. */
+static float log_share(const struct pgd_attend_call *call, uint32_t index)
+{
+    const struct pgd_spill *spill = call->cache->spill;
+    float best = -INFINITY;
+    for (uint32_t r = 0; r < call->layer->shape.query_heads; r++) {
+        best = fmaxf(best, spill->reach[(size_t) r * spill->capacity + index] - spill->row_total[r]);
+    }
+    return best;
+}
+
+static uint16_t heat_of(float log_share)
+{
+    const float heat = (log_share * PER_OCTAVE + HEAT_OCTAVES) * HEAT_STEPS;
+    return heat > 0 ? (uint16_t) fminf(heat, 65535.0f) : 0; /* NaN is cold */
+}
+
+static void warm(struct pagoda_cache *cache, uint32_t index, uint32_t layer, float share)
+{
+    const uint32_t before = pgd_table_page(cache->table, index, layer)->heat;
+    const uint16_t cooled = (uint16_t) (before - pgd_min_u64(before, HEAT_DECAY));
+    const uint16_t now = heat_of(share);
+    pgd_table_set_heat(cache->table, index, layer, now > cooled ? now : cooled);
+}
+
+/* ---- the candidate with the largest share, again and again: a heap ---- */
+
+static void sift_down(uint32_t *heap, uint32_t count, uint32_t at, const float *score)
+{
+    const uint32_t moved = heap[at];
+    for (;;) {
+        uint32_t child = 2 * at + 1;
+        if (child >= count) {
+            break;
+        }
+        if (child + 1 < count && score[heap[child + 1]] > score[heap[child]]) {
+            child++;
+        }
+        if (!(score[heap[child]] > score[moved])) {
+            break;
+        }
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = moved;
+}
+
+static uint32_t pop(uint32_t *heap, uint32_t *count, const float *score)
+{
+    const uint32_t top = heap[0];
+    heap[0] = heap[--*count];
+    if (*count > 0) {
+        sift_down(heap, *count, 0, score);
+    }
+    return top;
+}
+
+/* ---- choosing ---- */
+
+/* Whether some row still leaves more unread than it may. */
+static bool wants_more(const struct pgd_attend_call *call)
+{
+    const struct pgd_spill *spill = call->cache->spill;
+    const float most = (float) (1 - spill->options.recall);
+    for (uint32_t r = 0; r < call->layer->shape.query_heads; r++) {
+        if (spill->row_left[r] > most) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void take_page(const struct pgd_attend_call *call, uint32_t index)
+{
+    struct pgd_spill *spill = call->cache->spill;
+    spill->unread[index] = 0;
+    spill->selected_count++;
+    for (uint32_t r = 0; r < call->layer->shape.query_heads; r++) {
+        spill->row_left[r] -= pgd_ref_exp(spill->reach[(size_t) r * spill->capacity + index] - spill->row_total[r]);
+    }
+}
+
+/* Notes which pages are away, in `unread`. */
+static void note_states(const struct pgd_attend_call *call)
+{
+    const struct pagoda_cache *cache = call->cache;
+    for (uint32_t i = 0; i < pgd_table_count(cache->table); i++) {
+        const struct pgd_page *page = pgd_table_page(cache->table, i, call->layer_index);
+        cache->spill->unread[i] = pgd_page_is_away(page) ? page->state : 0;
+    }
+}
+
+/* Shares of all pages with digests: heat, and candidates for reading. */
+static uint32_t rank_pages(const struct pgd_attend_call *call)
+{
+    struct pagoda_cache *cache = call->cache;
+    struct pgd_spill *spill = cache->spill;
+    const float least = logf((float) (1 - spill->options.recall) / (float) (spill->layers[call->layer_index].away + 1));
+    uint32_t candidates = 0;
+    for (uint32_t i = 0; i < pgd_table_count(cache->table); i++) {
+        if (!has_digest(cache, i)) {
+            continue;
+        }
+        spill->rank_score[i] = log_share(call, i);
+        warm(cache, i, call->layer_index, spill->rank_score[i]);
+        if (spill->unread[i] == PAGODA_PAGE_SPILLED && spill->rank_score[i] > least) {
+            spill->ranked[candidates++] = i;
+        }
+    }
+    for (uint32_t i = candidates / 2; i-- > 0;) {
+        sift_down(spill->ranked, candidates, i, spill->rank_score);
+    }
+    return candidates;
+}
+
+/* What is going to be unread, for the account. */
+static void note_unread(const struct pgd_attend_call *call)
+{
+    struct pgd_spill *spill = call->cache->spill;
+    for (uint32_t r = 0; r < call->layer->shape.query_heads; r++) {
+        spill->unread_mass_sum += fmaxf(spill->row_left[r], 0);
+        spill->unread_mass_rows++;
+    }
+    for (uint32_t i = 0; i < pgd_table_count(call->cache->table); i++) {
+        spill->unread_pages += spill->unread[i] != 0 ? 1 : 0;
+        spill->skipped_pages += spill->unread[i] != 0 ? 1 : 0;
+    }
+}
+
+void pgd_select_choose(const struct pgd_attend_call *call)
+{
+    struct pagoda_cache *cache = call->cache;
+    struct pgd_spill *spill = cache->spill;
+    note_states(call);
+    for (uint32_t r = 0; r < call->layer->shape.query_heads; r++) {
+        total_row(call, r);
+    }
+    uint32_t candidates = rank_pages(call);
+    spill->selected_count = 0;
+    while (candidates > 0 && wants_more(call)) {
+        take_page(call, pop(spill->ranked, &candidates, spill->rank_score));
+    }
+    note_unread(call);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < pgd_table_count(cache->table) && count < spill->selected_count; i++) {
+        const struct pgd_page *page = pgd_table_page(cache->table, i, call->layer_index);
+        if (page->state == PAGODA_PAGE_SPILLED && spill->unread[i] == 0) {
+            spill->selected[count++] = i;
+        }
+    }
+}
+
+/* ---- keeping ---- */
+
+static void give_frame(struct pagoda_cache *cache, uint32_t index, uint32_t layer, uint32_t frame,
+                       const unsigned char *bytes)
+{
+    const struct pgd_page_kind *kind = &cache->layers[layer].kinds[cache->rung_count - 1];
+    memcpy(pgd_pool_address(cache->pool, frame), bytes, kind->page_bytes);
+    pgd_table_recall(cache->table, index, layer, frame);
+    cache->spill->recalled_pages++;
+}
+
+/* A frame that nobody needs, while the next tokens still have room. */
+static bool take_spare_frame(struct pagoda_cache *cache, uint32_t layer, uint32_t *frame)
+{
+    const uint32_t rung = cache->rung_count - 1;
+    const uint32_t class_index = cache->layers[layer].kinds[rung].frame_class;
+    if (!pgd_cache_has_spare(cache, class_index, cache->page_tokens + 1) ||
+        !pgd_pool_take(cache->pool, class_index, frame)) {
+        return false;
+    }
+    const bool admitted =
+        pgd_ledger_take(&cache->ledger, rung == 0 ? PAGODA_MEMORY_KV_EXACT : PAGODA_MEMORY_KV_QUANTIZED,
+                        pgd_pool_frame_bytes(cache->pool, class_index));
+    PGD_ASSERT(admitted); /* the arena is within the budget */
+    return true;
+}
+
+void pgd_select_keep(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer)
+{
+    for (uint32_t i = 0; i < fetch->page_count; i++) {
+        const struct pgd_fetch_page *fetched = &fetch->pages[i];
+        if (fetched->outcome != PGD_FETCH_GOOD) {
+            continue;
+        }
+        uint32_t frame = PGD_FRAME_NONE;
+        if (take_spare_frame(cache, layer, &frame)) {
+            give_frame(cache, fetched->block, layer, frame, fetch->memory + fetched->at);
+            cache->live_row_bytes += pgd_cache_live_bytes(cache, fetched->block, layer);
+            cache->spill->layers[layer].away--;
+            continue;
+        }
+        const uint32_t victim = pgd_spill_coldest(cache, layer);
+        const uint32_t heat = pgd_table_page(cache->table, fetched->block, layer)->heat;
+        if (victim < pgd_table_count(cache->table) &&
+            pgd_table_page(cache->table, victim, layer)->heat + HEAT_MARGIN < heat) {
+            give_frame(cache, fetched->block, layer, pgd_table_spill(cache->table, victim, layer),
+                       fetch->memory + fetched->at);
+        }
+    }
+}

@@ -1,0 +1,544 @@
+/* cache/spill.c - see spill.h: groups of blocks to flash, digests, pages out of memory. */
+#include "cache/spill.h"
+
+#include <string.h>
+
+#include "base/number.h"
+#include "base/status.h"
+#include "kernels/digest.h"
+
+#define XXH_INLINE_ALL /* all of the library is its header */
+#include <xxhash.h>
+
+#define CHUNK_PAGES_SLACK 2u /* pages of which a chunk sees only a part, at its ends */
+
+/* ---- sizes ---- */
+
+static uint32_t last_rung(const struct pagoda_cache *cache)
+{
+    return cache->rung_count - 1;
+}
+
+static uint64_t page_bytes(const struct pagoda_cache *cache, uint32_t layer)
+{
+    return cache->layers[layer].kinds[last_rung(cache)].page_bytes;
+}
+
+static uint64_t extent_bytes(const struct pagoda_cache *cache, uint32_t layer, uint32_t blocks)
+{
+    return pgd_round_up_u64(blocks * page_bytes(cache, layer), PGD_FLASH_ALIGN);
+}
+
+/* Blocks of a group: a chunk's worth of tokens. */
+static uint32_t group_blocks(const struct pagoda_cache *cache)
+{
+    return (uint32_t) pgd_max_u64(1, pgd_min_u64(PGD_GROUP_BLOCKS, PGD_CHUNK_TOKENS / cache->page_tokens));
+}
+
+enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_bytes, struct pagoda_error *error)
+{
+    struct pgd_spill *spill = cache->spill;
+    uint64_t largest = 0;
+    uint64_t smallest = UINT64_MAX;
+    spill->growing = 0;
+    spill->digest_frame_bytes = 0;
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        const struct pagoda_layer *shape = &cache->layers[i].shape;
+        struct pgd_spill_layer *layer = &spill->layers[i];
+        layer->grows = shape->window == 0;
+        if (!layer->grows) {
+            continue;
+        }
+        layer->ordinal = spill->growing++;
+        layer->digest_bytes = pgd_digest_bytes(shape->key_size, shape->value_size);
+        layer->digest_at = spill->digest_frame_bytes;
+        spill->digest_frame_bytes += (uint64_t) shape->kv_heads * cache->page_cells * layer->digest_bytes;
+        largest = pgd_max_u64(largest, page_bytes(cache, i));
+        smallest = pgd_min_u64(smallest, page_bytes(cache, i));
+        spill->write_buffer_bytes = pgd_max_u64(spill->write_buffer_bytes, extent_bytes(cache, i, group_blocks(cache)));
+    }
+    if (spill->growing == 0) {
+        return pgd_fail(error, PAGODA_UNSUPPORTED,
+                        "all layers of this model have a sliding window: their text never grows, so there is nothing "
+                        "to spill; use stop or evict");
+    }
+    if (cache->class_count == PGD_POOL_CLASSES_MAX) {
+        return pgd_fail(error, PAGODA_LIMIT, "the layers have too many different page sizes to spill: use evict");
+    }
+    spill->digest_class = cache->class_count;
+    class_bytes[cache->class_count++] = spill->digest_frame_bytes;
+    const uint64_t chunk_pages = pgd_div_up_u64(PGD_CHUNK_BLOCKS, cache->page_cells) + CHUNK_PAGES_SLACK;
+    spill->half_bytes = chunk_pages * (pgd_round_up_u64(largest, PGD_FLASH_ALIGN) + PGD_FLASH_ALIGN);
+    spill->pages_max = (uint32_t) pgd_min_u64(spill->half_bytes / smallest + 1, PGD_FLASH_READS_MAX / 2);
+    return PAGODA_OK;
+}
+
+/* A piece that starts at a multiple of PGD_FLASH_ALIGN. */
+static unsigned char *carve_aligned(struct pgd_carver *carver, uint64_t bytes)
+{
+    unsigned char *piece = pgd_carve(carver, bytes + PGD_FLASH_ALIGN);
+    return piece == NULL ? NULL : piece + (PGD_FLASH_ALIGN - (uintptr_t) piece % PGD_FLASH_ALIGN) % PGD_FLASH_ALIGN;
+}
+
+/* The largest of every number that the layers which grow need. */
+struct needs {
+    uint64_t query_heads;
+    uint64_t value_size;
+    uint64_t cell_floats; /* keys and values of one cell */
+};
+
+static struct needs find_needs(const struct pagoda_cache *cache)
+{
+    struct needs needs = {0, 0, 0};
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        const struct pagoda_layer *shape = &cache->layers[i].shape;
+        if (shape->window == 0) {
+            needs.query_heads = pgd_max_u64(needs.query_heads, shape->query_heads);
+            needs.value_size = pgd_max_u64(needs.value_size, shape->value_size);
+            needs.cell_floats =
+                pgd_max_u64(needs.cell_floats, (uint64_t) PGD_LANES * (shape->key_size + shape->value_size));
+        }
+    }
+    return needs;
+}
+
+void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, uint64_t blocks)
+{
+    struct pgd_spill *spill = cache->spill;
+    const struct needs needs = find_needs(cache);
+    struct pgd_spill made = *spill;
+    made.capacity = (uint32_t) blocks;
+    made.blocks = pgd_carve(carver, blocks * sizeof(*made.blocks));
+    made.checksums = pgd_carve(carver, blocks * spill->growing * sizeof(*made.checksums));
+    made.groups = pgd_carve(carver, blocks * sizeof(*made.groups));
+    made.extents = pgd_carve(carver, blocks * spill->growing * sizeof(*made.extents));
+    made.free_groups = pgd_carve(carver, blocks * sizeof(*made.free_groups));
+    made.write_buffer = carve_aligned(carver, spill->write_buffer_bytes);
+    for (uint32_t i = 0; i < 2; i++) {
+        made.fetch[i].memory = carve_aligned(carver, spill->half_bytes);
+        made.fetch[i].first_ticket = i * spill->pages_max;
+        made.fetch[i].reads = pgd_carve(carver, spill->pages_max * sizeof(struct pgd_fetch_read));
+        made.fetch[i].pages = pgd_carve(carver, spill->pages_max * sizeof(struct pgd_fetch_page));
+    }
+    made.staged = pgd_carve(carver, blocks * sizeof(*made.staged));
+    made.mass = pgd_carve(carver, needs.query_heads * blocks * cache->page_cells * sizeof(float));
+    made.reach = pgd_carve(carver, needs.query_heads * blocks * sizeof(float));
+    made.row_total = pgd_carve(carver, needs.query_heads * sizeof(float));
+    made.row_left = pgd_carve(carver, needs.query_heads * sizeof(float));
+    made.selected = pgd_carve(carver, blocks * sizeof(*made.selected));
+    made.ranked = pgd_carve(carver, blocks * sizeof(*made.ranked));
+    made.rank_score = pgd_carve(carver, blocks * sizeof(float));
+    made.unread = pgd_carve(carver, blocks);
+    made.queries = pgd_carve(carver, spill->growing * sizeof(*made.queries));
+    pgd_queries_lay_out(cache, carver, made.queries);
+    made.rows = pgd_carve(carver, needs.cell_floats * sizeof(float));
+    const uint64_t rows = cache->batch_tokens * needs.query_heads;
+    for (uint32_t i = 0; i < 2; i++) {
+        made.streamed[i].max = pgd_carve(carver, rows * sizeof(float));
+        made.streamed[i].sum = pgd_carve(carver, rows * sizeof(float));
+        made.streamed[i].out = pgd_carve(carver, rows * needs.value_size * sizeof(float));
+    }
+    if (carver->base != NULL) {
+        *spill = made;
+        pgd_spill_forget_all(cache);
+    }
+}
+
+/* ---- opening ---- */
+
+static struct pgd_flash_options flash_options(const struct pagoda_cache *cache)
+{
+    const struct pgd_spill *spill = cache->spill;
+    return (struct pgd_flash_options) {
+        .directory = spill->options.directory,
+        .bytes_max = spill->options.bytes_max != 0 ? spill->options.bytes_max : PGD_FLASH_BYTES_MAX,
+        .reserve_bytes = spill->options.reserve_bytes != 0 ? spill->options.reserve_bytes : PGD_FLASH_RESERVE,
+        .write_budget_bytes = spill->options.write_budget_bytes,
+        .reads_max = 2 * spill->pages_max,
+        .throttle_bytes_per_second = spill->options.bytes_per_second,
+        .system = &cache->system,
+        .vfs = spill->options.files,
+    };
+}
+
+uint64_t pgd_spill_table_bytes(const struct pagoda_cache *cache)
+{
+    const struct pgd_flash_options options = flash_options(cache);
+    return pgd_flash_table_bytes(&options);
+}
+
+enum pagoda_status pgd_spill_open(struct pagoda_cache *cache, struct pagoda_error *error)
+{
+    const struct pgd_flash_options options = flash_options(cache);
+    return pgd_flash_open(&options, &cache->spill->flash, error);
+}
+
+void pgd_spill_close(struct pagoda_cache *cache)
+{
+    if (cache->spill != NULL) {
+        pgd_flash_close(cache->spill->flash);
+    }
+}
+
+void pgd_spill_forget_all(struct pagoda_cache *cache)
+{
+    struct pgd_spill *spill = cache->spill;
+    spill->free_group_count = 0;
+    for (uint32_t slot = 0; slot < spill->capacity; slot++) {
+        spill->blocks[slot] = (struct pgd_spill_block) {.group = PGD_GROUP_NONE, .digests = PGD_FRAME_NONE};
+        spill->free_groups[spill->free_group_count++] = spill->capacity - 1 - slot;
+    }
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        spill->layers[i].away = 0;
+        spill->layers[i].collapsed = 0;
+    }
+    spill->failed = false;
+    spill->lost_pages = 0;
+    spill->late_pages = 0;
+    spill->spilled_pages = 0;
+    spill->recalled_pages = 0;
+    spill->unread_pages = 0;
+    spill->skipped_pages = 0;
+    spill->stalled_ns = 0;
+    spill->unread_mass_sum = 0;
+    spill->unread_mass_rows = 0;
+}
+
+void pgd_spill_reset(struct pagoda_cache *cache)
+{
+    pgd_fetch_drain(cache);
+    pgd_spill_forget_all(cache);
+    pgd_flash_reset(cache->spill->flash);
+}
+
+/* ---- who may leave ---- */
+
+bool pgd_spill_may_leave(const struct pagoda_cache *cache, uint32_t index, uint64_t end_position)
+{
+    const struct pgd_block *block = pgd_table_block(cache->table, index);
+    return !block->pinned && block->count == cache->page_tokens && block->first >= cache->exact_first &&
+           block->first + block->count + cache->exact_recent <= end_position;
+}
+
+/* Whether a block can be written as it is: all its pages in the last codec, none in a layer with a window. */
+static bool can_be_written(const struct pagoda_cache *cache, uint32_t index, uint64_t end_position)
+{
+    if (!pgd_spill_may_leave(cache, index, end_position)) {
+        return false;
+    }
+    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+        const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
+        const bool good = cache->spill->layers[layer].grows
+                              ? page->state == PAGODA_PAGE_SEALED && page->codec == last_rung(cache)
+                              : page->state == PAGODA_PAGE_ABSENT;
+        if (!good) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static struct pgd_spill_block *about(const struct pagoda_cache *cache, uint32_t index)
+{
+    return &cache->spill->blocks[pgd_table_slot(cache->table, index)];
+}
+
+static uint32_t *checksum_of(const struct pagoda_cache *cache, uint32_t index, uint32_t layer)
+{
+    const struct pgd_spill *spill = cache->spill;
+    return &spill->checksums[(uint64_t) pgd_table_slot(cache->table, index) * spill->growing +
+                             spill->layers[layer].ordinal];
+}
+
+static uint32_t *extent_of(const struct pagoda_cache *cache, uint32_t group, uint32_t layer)
+{
+    return &cache->spill->extents[(uint64_t) group * cache->spill->growing + cache->spill->layers[layer].ordinal];
+}
+
+uint32_t pgd_spill_checksum(const void *bytes, uint64_t count)
+{
+    const uint64_t hash = XXH3_64bits(bytes, (size_t) count);
+    return (uint32_t) (hash ^ hash >> 32);
+}
+
+uint32_t pgd_spill_expected(const struct pagoda_cache *cache, uint32_t index, uint32_t layer)
+{
+    return *checksum_of(cache, index, layer);
+}
+
+uint64_t pgd_spill_offset(const struct pagoda_cache *cache, uint32_t index, uint32_t layer)
+{
+    const struct pgd_spill_block *block = about(cache, index);
+    return (uint64_t) *extent_of(cache, block->group, layer) * PGD_FLASH_ALIGN + block->rank * page_bytes(cache, layer);
+}
+
+/* ---- groups ---- */
+
+/* The pages of `count` blocks from `first` on, in one layer, as one extent. */
+static enum pagoda_status write_layer(struct pagoda_cache *cache, uint32_t group, uint32_t first, uint32_t count,
+                                      uint32_t layer, struct pagoda_error *error)
+{
+    struct pgd_spill *spill = cache->spill;
+    const uint64_t page = page_bytes(cache, layer);
+    const uint64_t bytes = extent_bytes(cache, layer, count);
+    for (uint32_t i = 0; i < count; i++) {
+        const void *from = pgd_pool_address(cache->pool, pgd_table_page(cache->table, first + i, layer)->frame);
+        memcpy(spill->write_buffer + i * page, from, page);
+        *checksum_of(cache, first + i, layer) = pgd_spill_checksum(from, page);
+    }
+    memset(spill->write_buffer + count * page, 0, bytes - count * page);
+    uint64_t offset = 0;
+    const enum pagoda_status status = pgd_flash_write(spill->flash, spill->write_buffer, bytes, &offset, error);
+    if (status == PAGODA_OK) {
+        *extent_of(cache, group, layer) = (uint32_t) (offset / PGD_FLASH_ALIGN);
+    }
+    return status;
+}
+
+/* Gives the extents of the first `layers` layers of a group back, and the group itself. */
+static void free_group(struct pagoda_cache *cache, uint32_t group, uint32_t blocks, uint32_t layers)
+{
+    struct pgd_spill *spill = cache->spill;
+    for (uint32_t layer = 0; layer < layers; layer++) {
+        if (spill->layers[layer].grows) {
+            pgd_flash_free(spill->flash, (uint64_t) *extent_of(cache, group, layer) * PGD_FLASH_ALIGN,
+                           extent_bytes(cache, layer, blocks));
+        }
+    }
+    spill->free_groups[spill->free_group_count++] = group;
+    spill->failed = false;
+}
+
+static enum pagoda_status write_group(struct pagoda_cache *cache, uint32_t first, uint32_t count,
+                                      struct pagoda_error *error)
+{
+    struct pgd_spill *spill = cache->spill;
+    PGD_ASSERT(spill->free_group_count > 0); /* there are as many groups as blocks */
+    const uint32_t group = spill->free_groups[--spill->free_group_count];
+    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+        if (spill->layers[layer].grows) {
+            const enum pagoda_status status = write_layer(cache, group, first, count, layer, error);
+            if (status != PAGODA_OK) {
+                free_group(cache, group, count, layer);
+                return status;
+            }
+        }
+    }
+    spill->groups[group] = (struct pgd_spill_group) {.blocks = count, .live = count};
+    for (uint32_t i = 0; i < count; i++) {
+        about(cache, first + i)->group = group;
+        about(cache, first + i)->rank = i;
+        for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+            if (spill->layers[layer].grows) {
+                pgd_table_set_clean(cache->table, first + i, layer);
+                spill->spilled_pages++;
+            }
+        }
+    }
+    return PAGODA_OK;
+}
+
+/* Writes the oldest blocks that can be written, a group of them; false when there are less than `least`, or flash does
+ * not take them. */
+static bool write_oldest(struct pagoda_cache *cache, uint64_t end_position, uint32_t least)
+{
+    struct pgd_spill *spill = cache->spill;
+    const uint32_t count = pgd_table_count(cache->table);
+    uint32_t first = 0;
+    while (first < count && !can_be_written(cache, first, end_position)) {
+        first++;
+    }
+    uint32_t end = first;
+    while (end < count && end - first < group_blocks(cache) && can_be_written(cache, end, end_position)) {
+        end++;
+    }
+    if (end - first < least || spill->failed) {
+        return false;
+    }
+    spill->failed = write_group(cache, first, end - first, &spill->problem) != PAGODA_OK;
+    return !spill->failed;
+}
+
+void pgd_spill_forget(struct pagoda_cache *cache, uint32_t index)
+{
+    struct pgd_spill *spill = cache->spill;
+    struct pgd_spill_block *block = about(cache, index);
+    if (block->digests != PGD_FRAME_NONE) {
+        pgd_ledger_give(&cache->ledger, PAGODA_MEMORY_DIGESTS, pgd_pool_frame_bytes(cache->pool, spill->digest_class));
+        pgd_pool_give(cache->pool, block->digests);
+    }
+    if (block->group != PGD_GROUP_NONE && --spill->groups[block->group].live == 0) {
+        free_group(cache, block->group, spill->groups[block->group].blocks, cache->layer_count);
+    }
+    *block = (struct pgd_spill_block) {.group = PGD_GROUP_NONE, .digests = PGD_FRAME_NONE};
+}
+
+/* ---- digests ---- */
+
+static uint64_t digest_offset(const struct pagoda_cache *cache, uint32_t layer, uint32_t head, uint32_t cell)
+{
+    const struct pgd_spill_layer *about_layer = &cache->spill->layers[layer];
+    return about_layer->digest_at + ((uint64_t) head * cache->page_cells + cell) * about_layer->digest_bytes;
+}
+
+const uint8_t *pgd_spill_digest(const struct pagoda_cache *cache, uint32_t index, uint32_t layer, uint32_t head,
+                                uint32_t cell)
+{
+    const uint32_t frame = about(cache, index)->digests;
+    PGD_ASSERT(frame != PGD_FRAME_NONE);
+    return (const uint8_t *) pgd_pool_address(cache->pool, frame) + digest_offset(cache, layer, head, cell);
+}
+
+/* The digest of one cell, from the rows as its codec gives them back, in the rotated basis. */
+static void digest_cell(struct pagoda_cache *cache, uint32_t layer_index, uint32_t head, const unsigned char *bytes,
+                        uint8_t *digest)
+{
+    const struct pgd_layer *layer = &cache->layers[layer_index];
+    const struct pgd_codec *codec = cache->codecs[last_rung(cache)];
+    const struct pgd_cell_shape shape = {layer->shape.key_size, layer->shape.value_size};
+    float *keys = cache->spill->rows;
+    float *values = keys + (size_t) PGD_LANES * shape.key_size;
+    codec->decode(codec, shape, bytes, keys, values);
+    for (uint32_t t = 0; t < PGD_LANES; t++) {
+        pgd_hadamard(shape.key_size, keys + (size_t) t * shape.key_size);
+        pgd_hadamard(shape.value_size, values + (size_t) t * shape.value_size);
+    }
+    const struct pgd_digest_queries queries = pgd_queries_of(cache, layer_index, head);
+    pgd_digest_make(shape.key_size, shape.value_size, PGD_LANES, keys, values, &queries, digest);
+}
+
+/* Of one page. */
+static void digest_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer, uint8_t *digests)
+{
+    const unsigned char *page = pgd_pool_address(cache->pool, pgd_table_page(cache->table, index, layer)->frame);
+    const uint64_t cell_bytes = cache->layers[layer].kinds[last_rung(cache)].cell_bytes;
+    for (uint32_t head = 0; head < cache->layers[layer].shape.kv_heads; head++) {
+        for (uint32_t cell = 0; cell < cache->page_cells; cell++) {
+            digest_cell(cache, layer, head, page + (head * (uint64_t) cache->page_cells + cell) * cell_bytes,
+                        digests + digest_offset(cache, layer, head, cell));
+        }
+    }
+}
+
+/* Digests of a block whose pages are all in memory; false when there is no frame for them. */
+static bool make_digests(struct pagoda_cache *cache, uint32_t index)
+{
+    struct pgd_spill *spill = cache->spill;
+    const uint64_t bytes = pgd_pool_frame_bytes(cache->pool, spill->digest_class);
+    uint32_t frame = PGD_FRAME_NONE;
+    if (!pgd_pool_take(cache->pool, spill->digest_class, &frame)) {
+        return false;
+    }
+    const bool admitted = pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_DIGESTS, bytes);
+    PGD_ASSERT(admitted); /* the arena is within the budget */
+    uint8_t *digests = pgd_pool_address(cache->pool, frame);
+    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+        if (spill->layers[layer].grows) {
+            digest_page(cache, index, layer, digests);
+        }
+    }
+    about(cache, index)->digests = frame;
+    return true;
+}
+
+/* ---- out of memory ---- */
+
+static void spill_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
+{
+    const uint32_t rung = pgd_table_page(cache->table, index, layer)->codec;
+    cache->live_row_bytes -= pgd_cache_live_bytes(cache, index, layer);
+    pgd_ledger_give(&cache->ledger, rung == 0 ? PAGODA_MEMORY_KV_EXACT : PAGODA_MEMORY_KV_QUANTIZED,
+                    pgd_pool_frame_bytes(cache->pool, cache->layers[layer].kinds[rung].frame_class));
+    pgd_pool_give(cache->pool, pgd_table_spill(cache->table, index, layer));
+    cache->spill->layers[layer].away++;
+}
+
+/* All pages in memory of the oldest block that was written but has no digests yet. */
+static bool spill_written_block(struct pagoda_cache *cache)
+{
+    for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
+        const struct pgd_spill_block *block = about(cache, index);
+        if (block->group == PGD_GROUP_NONE || block->digests != PGD_FRAME_NONE ||
+            pgd_table_block(cache->table, index)->pinned) {
+            continue;
+        }
+        if (!make_digests(cache, index)) {
+            return false;
+        }
+        for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+            if (cache->spill->layers[layer].grows) {
+                spill_page(cache, index, layer);
+            }
+        }
+        return true;
+    }
+    return false;
+}
+
+uint32_t pgd_spill_coldest(const struct pagoda_cache *cache, uint32_t layer)
+{
+    const uint32_t count = pgd_table_count(cache->table);
+    uint32_t best = count;
+    uint32_t heat = UINT32_MAX;
+    for (uint32_t index = 0; index < count; index++) {
+        const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
+        if (page->state == PAGODA_PAGE_CLEAN && page->heat < heat && about(cache, index)->digests != PGD_FRAME_NONE &&
+            !pgd_table_block(cache->table, index)->pinned) {
+            heat = page->heat;
+            best = index;
+        }
+    }
+    return best;
+}
+
+static bool spill_coldest(struct pagoda_cache *cache)
+{
+    bool any = false;
+    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+        const uint32_t victim = cache->spill->layers[layer].grows ? pgd_spill_coldest(cache, layer) : UINT32_MAX;
+        if (victim < pgd_table_count(cache->table)) {
+            spill_page(cache, victim, layer);
+            any = true;
+        }
+    }
+    return any;
+}
+
+bool pgd_spill_make_room(struct pagoda_cache *cache, uint64_t end_position)
+{
+    /* Whole groups first: what draws attention stays in memory, and runs stay long. */
+    return spill_written_block(cache) || write_oldest(cache, end_position, group_blocks(cache)) ||
+           spill_coldest(cache) || write_oldest(cache, end_position, 1);
+}
+
+void pgd_spill_write_behind(struct pagoda_cache *cache, uint32_t count)
+{
+    const struct pgd_spill *spill = cache->spill;
+    if (spill->spilled_pages == 0) {
+        return;
+    }
+    (void) write_oldest(cache, cache->position + count, group_blocks(cache));
+    for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
+        const struct pgd_spill_block *block = about(cache, index);
+        if (block->group != PGD_GROUP_NONE && block->digests == PGD_FRAME_NONE &&
+            !(pgd_cache_has_spare(cache, spill->digest_class, count) && make_digests(cache, index))) {
+            break;
+        }
+    }
+}
+
+void pgd_spill_lose(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
+{
+    pgd_table_collapse(cache->table, index, layer);
+    cache->spill->layers[layer].collapsed++;
+    cache->spill->lost_pages++;
+}
+
+void pgd_spill_mark_frames(struct pagoda_cache *cache)
+{
+    for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
+        if (about(cache, index)->digests != PGD_FRAME_NONE) {
+            pgd_pool_mark(cache->pool, about(cache, index)->digests);
+        }
+    }
+}

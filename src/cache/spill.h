@@ -1,0 +1,293 @@
+/* cache/spill.h - pages on flash: how they leave memory, how they are read, and which of them a token reads.
+ *
+ *   spill.c    what is kept about them; groups of blocks to flash; pages out of memory
+ *   fetch.c    pages from flash into staging, half by half
+ *   queries.c  what queries have been like
+ *   select.c   which pages a token reads; heat; pages back into memory
+ *   stream.c   attention for layers with pages on flash
+ *
+ * A group is up to PGD_GROUP_BLOCKS neighbouring blocks in one codec that go to flash together: in every layer their
+ * pages lie side by side in one extent, so that reading a run of them is one read. The extents are given back when
+ * the last block of the group is gone. A page's bytes are written once.
+ *
+ * A page that left memory is known by its digests (kernels/digest.h), one for each cell and KV head: they tell what
+ * a query may find in it, and stand in for it when it is not read. All digests of a block share a frame of the pool.
+ * Layers with a window keep their pages in memory: the window is their bound.
+ *
+ * Reading has two forms. Streamed: all pages take part, a chunk is attended when its pages have arrived; the bytes
+ * are those of a cache that holds everything in memory. Selected (one token, unless read_all): pages in memory are
+ * attended, digests of the others scored, those pages read that are expected to matter, and the rest stood in for.
+ *
+ * Invariants
+ *   S1  A page that is SPILLED or COLLAPSED belongs to a block with digests; one that is CLEAN or SPILLED, to a group.
+ *   S2  layers[l].away == pages of layer l that are SPILLED or COLLAPSED.
+ *   S3  No read is in flight between two calls of attend, but those that came too late (fetch.h half is busy).
+ * Threads: between begin and end the team's thread 0 is the conductor: it alone changes anything here; the others read
+ *   what it wrote before a barrier of the team.
+ */
+#ifndef PGD_CACHE_SPILL_H
+#define PGD_CACHE_SPILL_H
+
+#include <stdatomic.h>
+
+#include "cache/attend.h"
+#include "cache/cache.h"
+#include "cache/carver.h"
+#include "kernels/digest.h"
+#include "tier/flash.h"
+
+#define PGD_GROUP_BLOCKS 16u
+#define PGD_GROUP_NONE UINT32_MAX
+#define PGD_FLASH_RESERVE (UINT64_C(256) << 20) /* free bytes of the file system that are left to others */
+
+/* A layer whose pages may go to flash, or one with a window (grows is false). */
+struct pgd_spill_layer {
+    bool grows;
+    uint32_t ordinal;      /* among the layers that grow */
+    uint32_t digest_bytes; /* of one cell and KV head */
+    uint64_t digest_at;    /* where its digests begin in a block's frame of digests */
+    uint32_t away;         /* S2 */
+    uint32_t collapsed;    /* of these */
+};
+
+/* What is known about a block, by its slot in the table. */
+struct pgd_spill_block {
+    uint32_t group;   /* PGD_GROUP_NONE: its pages were not written */
+    uint32_t rank;    /* which block of the group */
+    uint32_t digests; /* frame; PGD_FRAME_NONE */
+};
+
+struct pgd_spill_group {
+    uint32_t blocks; /* when it was written */
+    uint32_t live;   /* of these; 0: the group is free */
+};
+
+enum pgd_fetch_outcome { PGD_FETCH_WAITED = 0, PGD_FETCH_GOOD, PGD_FETCH_BAD, PGD_FETCH_LATE };
+
+struct pgd_fetch_read {
+    uint64_t offset;
+    uint64_t bytes;
+    uint64_t at; /* in the half's memory */
+};
+struct pgd_fetch_page {
+    uint32_t block; /* index in the table */
+    uint32_t read;
+    uint64_t at;
+    uint32_t shift; /* of a selected page: how far its queries are rotated back */
+    enum pgd_fetch_outcome outcome;
+};
+
+/* One half of the staging memory: while its pages are attended, the other half is being read. */
+struct pgd_fetch {
+    unsigned char *memory;
+    uint32_t first_ticket;
+    uint32_t read_count;
+    uint32_t page_count;
+    struct pgd_fetch_read *reads; /* [pages_max] */
+    struct pgd_fetch_page *pages; /* [pages_max] */
+    uint64_t used;
+    uint32_t first; /* chunks, or selected pages, that it is for */
+    uint32_t end;
+    bool is_last;
+    uint32_t first_packet; /* selected pages: number of its first packet among all */
+    atomic_uint next_page; /* to be waited for */
+    atomic_uint next_item;
+    atomic_uint missing; /* pages that are bad or late */
+};
+
+/* A barrier of the team inside one call of attend. */
+struct pgd_team {
+    atomic_uint arrived;
+    atomic_uint turn;
+};
+
+struct pgd_spill {
+    struct pagoda_flash_options options;
+    struct pgd_flash *flash;
+    bool failed; /* the last write was refused: flash counts as full until something was freed */
+    struct pagoda_error problem;
+
+    bool all_in_memory;             /* sizes.c: how much would hold everything without flash? */
+    struct pgd_spill_layer *layers; /* [layer_count] */
+    uint32_t growing;               /* layers that grow */
+    uint32_t digest_class;
+    uint64_t digest_frame_bytes;
+
+    struct pgd_spill_block *blocks; /* [capacity] by slot */
+    uint32_t *checksums;            /* [capacity][growing] by slot */
+    struct pgd_spill_group *groups; /* [capacity] */
+    uint32_t *extents;              /* [capacity][growing], in units of PGD_FLASH_ALIGN */
+    uint32_t *free_groups;          /* [capacity] a stack */
+    uint32_t free_group_count;
+    uint32_t capacity;
+    unsigned char *write_buffer;
+    uint64_t write_buffer_bytes;
+
+    struct pgd_fetch fetch[2];
+    uint64_t half_bytes;
+    uint32_t pages_max;           /* of a half */
+    const unsigned char **staged; /* [capacity] by index: where a page of the layer in hand lies; NULL */
+    struct pgd_team team;
+
+    float *mass;        /* [query heads][capacity x cells of a page] by index: log of what digests expect */
+    float *reach;       /* [query heads][capacity] the same of whole pages */
+    float *row_total;   /* [query heads] log of all mass */
+    float *row_left;    /* [query heads] share of the mass that is not to be read */
+    uint32_t *selected; /* [capacity] indices, in token order */
+    uint32_t selected_count;
+    uint32_t *ranked;               /* [capacity] candidates */
+    float *rank_score;              /* [capacity] by index */
+    uint8_t *unread;                /* [capacity] by index: 1: stood in for */
+    float *rows;                    /* keys and values of one cell */
+    struct pgd_queries *queries;    /* [growing] queries.c */
+    struct pgd_partial streamed[2]; /* [batch_tokens x query heads] running states, plain and rotated */
+    uint32_t packet_count;          /* packets of selected pages, each with a partial result */
+    atomic_uint next_head;          /* to be merged */
+
+    uint64_t stall_left_ns; /* of the token in hand */
+    uint64_t stalled_ns;    /* waited for flash since open or reset */
+    uint64_t lost_pages;    /* could not be read any more: only digests are left */
+    uint64_t late_pages;
+    uint64_t spilled_pages; /* written since open or reset */
+    uint64_t recalled_pages;
+    uint64_t unread_pages;  /* by the last token */
+    uint64_t skipped_pages; /* by all tokens since open or reset */
+    double unread_mass_sum; /* over rows, layers and tokens since open or reset */
+    uint64_t unread_mass_rows;
+};
+
+/* ---- spill.c ---- */
+
+/* Whether a page takes part only by way of flash or its digest. */
+static inline bool pgd_page_is_away(const struct pgd_page *page)
+{
+    return page->state == PAGODA_PAGE_SPILLED || page->state == PAGODA_PAGE_COLLAPSED;
+}
+
+/* Fills in what depends on the layers, and adds the class of digests to the pool's classes. Errors: LIMIT. */
+PGD_MUST_CHECK enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_bytes,
+                                                 struct pagoda_error *error);
+
+/* Carves what depends on the number of blocks. */
+void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, uint64_t blocks);
+
+/* Opens the flash file. Errors: those of pgd_flash_open. */
+PGD_MUST_CHECK enum pagoda_status pgd_spill_open(struct pagoda_cache *cache, struct pagoda_error *error);
+void pgd_spill_close(struct pagoda_cache *cache);
+void pgd_spill_forget_all(struct pagoda_cache *cache);
+void pgd_spill_reset(struct pagoda_cache *cache);
+
+/* Bytes that the flash tier allocates at open. */
+uint64_t pgd_spill_table_bytes(const struct pagoda_cache *cache);
+
+/* Whether block `index` may go to flash once the sequence ends at `end_position`, or is there already. */
+bool pgd_spill_may_leave(const struct pagoda_cache *cache, uint32_t index, uint64_t end_position);
+
+/* One step towards more room: pages that are on flash leave memory, or a group of blocks is written. False when
+ * nothing more can be done. */
+PGD_MUST_CHECK bool pgd_spill_make_room(struct pagoda_cache *cache, uint64_t end_position);
+
+/* Once something was spilled: what has grown old enough is written before there is need, so that any of it can make
+ * place for pages that draw more attention. `count` tokens are about to come. */
+void pgd_spill_write_behind(struct pagoda_cache *cache, uint32_t count);
+
+/* The page of a layer that drew least attention lately among those that may leave memory; the number of blocks when
+ * there is none. */
+uint32_t pgd_spill_coldest(const struct pagoda_cache *cache, uint32_t layer);
+
+/* A block is about to be removed from the table. */
+void pgd_spill_forget(struct pagoda_cache *cache, uint32_t index);
+
+/* The digest of one cell of a page, for one KV head. The block has digests. */
+const uint8_t *pgd_spill_digest(const struct pagoda_cache *cache, uint32_t index, uint32_t layer, uint32_t head,
+                                uint32_t cell);
+
+/* The bytes of a spilled page cannot be had any more. */
+void pgd_spill_lose(struct pagoda_cache *cache, uint32_t index, uint32_t layer);
+
+/* Frames of digests stay where they are when slabs are emptied. */
+void pgd_spill_mark_frames(struct pagoda_cache *cache);
+
+/* Where a page's bytes lie in the file. */
+uint64_t pgd_spill_offset(const struct pagoda_cache *cache, uint32_t index, uint32_t layer);
+uint32_t pgd_spill_checksum(const void *bytes, uint64_t count);
+uint32_t pgd_spill_expected(const struct pagoda_cache *cache, uint32_t index, uint32_t layer);
+
+/* ---- queries.c ---- */
+
+/* What the queries of a layer have been like, for digests: running means and variances. */
+struct pgd_queries {
+    uint32_t count;  /* tokens seen, up to a limit: after that old ones fade */
+    float *means;    /* [query_heads][key_size] */
+    float *variance; /* [kv_heads][key_size] about the means, averaged over the heads of the group */
+};
+
+void pgd_queries_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, struct pgd_queries *queries);
+
+/* Conductor: looks at a few tokens of the batch. */
+void pgd_queries_note(const struct pgd_attend_call *call);
+
+struct pgd_digest_queries pgd_queries_of(const struct pagoda_cache *cache, uint32_t layer, uint32_t head);
+
+/* ---- fetch.c ---- */
+
+/* Conductor: empties a half; false when reads that came too late are still on their way into it. */
+PGD_MUST_CHECK bool pgd_fetch_begin(struct pagoda_cache *cache, struct pgd_fetch *fetch);
+
+/* Conductor: adds a spilled page of a layer; false, and nothing is added, when the half has no room for it. */
+PGD_MUST_CHECK bool pgd_fetch_add(struct pagoda_cache *cache, struct pgd_fetch *fetch, uint32_t layer, uint32_t index);
+
+/* Conductor: begins to read what was added. */
+void pgd_fetch_submit(struct pagoda_cache *cache, struct pgd_fetch *fetch);
+
+/* Everybody: waits for the pages and checks them; those that are good are in `staged` after the team's next barrier. */
+void pgd_fetch_complete(struct pagoda_cache *cache, struct pgd_fetch *fetch, uint32_t layer, uint64_t deadline_ns);
+
+/* Conductor, after that barrier: reads bad pages once more, and gives up those that stay bad. */
+void pgd_fetch_repair(struct pagoda_cache *cache, struct pgd_fetch *fetch, uint32_t layer);
+
+/* Owner: waits until no read is in flight. */
+void pgd_fetch_drain(struct pagoda_cache *cache);
+
+/* Conductor, when nobody needs the pages any more. */
+void pgd_fetch_end(struct pagoda_cache *cache, struct pgd_fetch *fetch);
+
+/* ---- select.c ---- */
+
+/* Owner: a batch begins. */
+void pgd_select_begin(struct pagoda_cache *cache);
+
+/* Everybody: scores the digests of one chunk of the plan for all KV heads. */
+void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_attend_item *all,
+                      const struct pgd_plan_chunk *chunk);
+
+/* Conductor, when all chunks were scored and all pages in memory attended: chooses what is read. */
+void pgd_select_choose(const struct pgd_attend_call *call);
+
+/* Conductor: pages of a half that are worth it get a frame. */
+void pgd_select_keep(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer);
+
+/* ---- stream.c ---- */
+
+/* The pages of block `index` and those after it that a chunk of the plan has cells of. */
+static inline uint32_t pgd_chunk_blocks(const struct pagoda_cache *cache, const struct pgd_plan_chunk *chunk)
+{
+    return (chunk->cell + chunk->cells + cache->page_cells - 1) / cache->page_cells;
+}
+
+/* pagoda_cache_attend for a layer with pages away. */
+void pgd_attend_streamed(const struct pgd_attend_call *call);
+void pgd_attend_selected(const struct pgd_attend_call *call);
+
+/* Where this thread's scores of up to PGD_CHUNK_BLOCKS digests go. */
+struct pgd_digest_scores pgd_attend_scores(const struct pgd_attend_call *call, uint32_t rows);
+
+/* Merges the stand-ins of all pages that are not read into `rotated`, for one KV head of an item whose queries are
+ * packed. */
+void pgd_attend_stand_ins(const struct pgd_attend_call *call, const struct pgd_attend_item *item, uint32_t head,
+                          const struct pgd_partial *rotated);
+
+/* Returns when all threads of the team have called it. */
+void pgd_team_wait(struct pgd_team *team, uint32_t threads);
+
+#endif

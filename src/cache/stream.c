@@ -1,0 +1,458 @@
+/* cache/stream.c - see spill.h: attention for layers with pages on flash. */
+#include <math.h>
+#include <string.h>
+
+#include "base/number.h"
+#include "cache/spill.h"
+#include "kernels/digest.h"
+#include "os/os.h"
+
+#define SPINS_BEFORE_YIELD 2000u
+
+/* ---- the team ---- */
+
+void pgd_team_wait(struct pgd_team *team, uint32_t threads)
+{
+    const uint32_t turn = atomic_load_explicit(&team->turn, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) + 1 == threads) {
+        atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&team->turn, turn + 1, memory_order_release);
+        return;
+    }
+    uint32_t spins = 0;
+    while (atomic_load_explicit(&team->turn, memory_order_acquire) == turn) {
+        if (++spins % SPINS_BEFORE_YIELD == 0) {
+            pgd_os_yield();
+        }
+    }
+}
+
+static void wait_for_team(const struct pgd_attend_call *call)
+{
+    pgd_team_wait(&call->cache->spill->team, call->threads);
+}
+
+static bool is_conductor(const struct pgd_attend_call *call)
+{
+    return call->thread == 0;
+}
+
+/* ---- streamed: turns of whole chunks ---- */
+
+/* What a half held before a chunk was added. */
+struct mark {
+    uint32_t reads;
+    uint32_t pages;
+    uint64_t used;
+    uint64_t last_bytes;
+};
+
+static struct mark mark_fetch(const struct pgd_fetch *fetch)
+{
+    return (struct mark) {fetch->read_count, fetch->page_count, fetch->used,
+                          fetch->read_count == 0 ? 0 : fetch->reads[fetch->read_count - 1].bytes};
+}
+
+static void return_to(struct pgd_fetch *fetch, const struct mark *mark)
+{
+    fetch->read_count = mark->reads;
+    fetch->page_count = mark->pages;
+    fetch->used = mark->used;
+    if (mark->reads > 0) {
+        fetch->reads[mark->reads - 1].bytes = mark->last_bytes;
+    }
+}
+
+/* All spilled pages of a chunk, or none. */
+static bool add_chunk(const struct pgd_attend_call *call, struct pgd_fetch *fetch, const struct pgd_plan_chunk *chunk)
+{
+    const struct mark before = mark_fetch(fetch);
+    const uint32_t end = chunk->block + pgd_chunk_blocks(call->cache, chunk);
+    for (uint32_t index = chunk->block; index < end; index++) {
+        if (pgd_table_page(call->cache->table, index, call->layer_index)->state == PAGODA_PAGE_SPILLED &&
+            !pgd_fetch_add(call->cache, fetch, call->layer_index, index)) {
+            return_to(fetch, &before);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* As many chunks from `first` on as a half has room for. */
+static void prepare_chunks(const struct pgd_attend_call *call, struct pgd_fetch *fetch, uint32_t first)
+{
+    const struct pgd_plan *plan = &call->cache->plan;
+    fetch->first = first;
+    fetch->end = first;
+    while (fetch->end < plan->chunk_count && add_chunk(call, fetch, &plan->chunks[fetch->end])) {
+        fetch->end++;
+    }
+    PGD_ASSERT(fetch->end > first); /* a half holds any chunk */
+    fetch->is_last = fetch->end == plan->chunk_count;
+    pgd_fetch_submit(call->cache, fetch);
+}
+
+void pgd_attend_streamed(const struct pgd_attend_call *call)
+{
+    struct pgd_spill *spill = call->cache->spill;
+    if (is_conductor(call)) {
+        pgd_fetch_drain(call->cache);
+        prepare_chunks(call, &spill->fetch[0], 0);
+    }
+    wait_for_team(call);
+    for (uint32_t turn = 0;; turn++) {
+        struct pgd_fetch *fetch = &spill->fetch[turn % 2];
+        struct pgd_fetch *next = &spill->fetch[(turn + 1) % 2];
+        if (is_conductor(call) && !fetch->is_last) {
+            const bool idle = pgd_fetch_begin(call->cache, next);
+            PGD_ASSERT(idle); /* its pages have all been waited for */
+            prepare_chunks(call, next, fetch->end);
+        }
+        pgd_fetch_complete(call->cache, fetch, call->layer_index, 0);
+        wait_for_team(call);
+        if (atomic_load_explicit(&fetch->missing, memory_order_relaxed) > 0) {
+            if (is_conductor(call)) {
+                pgd_fetch_repair(call->cache, fetch, call->layer_index);
+            }
+            wait_for_team(call);
+        }
+        const struct pgd_attend_turn part = {fetch->first, fetch->end, &fetch->next_item, spill->streamed};
+        pgd_attend_chunks(call, &part);
+        const bool is_last = fetch->is_last;
+        wait_for_team(call);
+        if (is_conductor(call)) {
+            pgd_fetch_end(call->cache, fetch);
+        }
+        if (is_last) {
+            return;
+        }
+    }
+}
+
+/* ---- stand-ins ---- */
+
+struct pgd_digest_scores pgd_attend_scores(const struct pgd_attend_call *call, uint32_t rows)
+{
+    float *scores = call->worker->scores;
+    const size_t floats = (size_t) rows * PGD_CHUNK_BLOCKS;
+    return (struct pgd_digest_scores) {scores, {scores + floats, scores + 2 * floats}, PGD_CHUNK_BLOCKS};
+}
+
+/* A softmax over what the digests of some cells stand for, to the rows of one KV head of an item, merged into
+ * `rotated`. */
+static void stand_in(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
+                     const struct pgd_plan_chunk *chunk, uint32_t head, const uint8_t *const *digests, uint32_t count,
+                     const struct pgd_partial *rotated)
+{
+    const struct pgd_kernels *kernels = call->cache->kernels;
+    const struct pgd_packed_rows rows = pgd_attend_packed_rows(call, item, chunk, head);
+    const struct pgd_partial *partial = &call->worker->partial;
+    const struct pgd_digest_scores scores = pgd_attend_scores(call, rows.count);
+    kernels->score_digests(&call->shape, PGD_LANES, count, digests, &rows, call->worker->digest, &scores);
+    for (uint32_t r = 0; r < rows.count; r++) {
+        float *weight = scores.mass + (size_t) r * scores.stride;
+        float max = -INFINITY;
+        float sum = 0;
+        for (uint32_t i = 0; i < count; i++) {
+            max = weight[i] > max ? weight[i] : max;
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            weight[i] = pgd_ref_exp(weight[i] - max);
+            sum += weight[i];
+        }
+        partial->max[r] = max;
+        partial->sum[r] = sum;
+    }
+    memset(partial->out, 0, (size_t) rows.count * call->shape.value_size * sizeof(float));
+    kernels->blend_digests(&call->shape, count, digests, rows.count, scores.mass, &scores, partial->out);
+    kernels->merge(rows.count, call->shape.value_size, rotated, partial);
+}
+
+/* Whether a page takes part by its digests only. */
+static bool is_stood_in(const struct pgd_attend_call *call, uint32_t index)
+{
+    const struct pagoda_cache *cache = call->cache;
+    if (cache->batch.count == 1 && !cache->spill->options.read_all) {
+        return cache->spill->unread[index] != 0;
+    }
+    return pgd_table_page(cache->table, index, call->layer_index)->state == PAGODA_PAGE_COLLAPSED;
+}
+
+void pgd_attend_stand_ins(const struct pgd_attend_call *call, const struct pgd_attend_item *item, uint32_t head,
+                          const struct pgd_partial *rotated)
+{
+    const struct pagoda_cache *cache = call->cache;
+    for (uint32_t c = 0; c < cache->plan.chunk_count; c++) {
+        const struct pgd_plan_chunk *chunk = &cache->plan.chunks[c];
+        const uint8_t *digests[PGD_CHUNK_BLOCKS];
+        uint32_t count = 0;
+        for (uint32_t i = 0; i < chunk->cells; i++) {
+            const uint32_t index = chunk->block + (chunk->cell + i) / cache->page_cells;
+            if (is_stood_in(call, index)) {
+                digests[count++] = pgd_spill_digest(cache, index, call->layer_index, item->head + head,
+                                                    (chunk->cell + i) % cache->page_cells);
+            }
+        }
+        if (count > 0) {
+            stand_in(call, item, chunk, head, digests, count, rotated);
+        }
+    }
+}
+
+/* ---- selected: one token ---- */
+
+/* Pages in one piece of work. */
+static uint32_t packet_pages(const struct pagoda_cache *cache)
+{
+    return (uint32_t) pgd_max_u64(1, PGD_CHUNK_BLOCKS / cache->page_cells);
+}
+
+/* Whether page `i` of a half begins a packet of its own, `filled` pages being in the one before. */
+static bool begins_packet(const struct pgd_attend_call *call, const struct pgd_fetch *fetch, uint32_t i,
+                          uint32_t filled)
+{
+    return i == 0 || filled == packet_pages(call->cache) || fetch->pages[i].shift != fetch->pages[i - 1].shift;
+}
+
+/* Finds packet `number` of a half: its pages are [*first, *end). False when there are not so many. */
+static bool find_packet(const struct pgd_attend_call *call, const struct pgd_fetch *fetch, uint32_t number,
+                        uint32_t *first, uint32_t *end)
+{
+    uint32_t packets = 0;
+    uint32_t filled = 0;
+    for (uint32_t i = 0; i <= fetch->page_count; i++) {
+        if (i == fetch->page_count || begins_packet(call, fetch, i, filled)) {
+            if (packets == number + 1) {
+                *end = i;
+                return true;
+            }
+            *first = i;
+            packets++;
+            filled = 0;
+        }
+        filled++;
+    }
+    return false;
+}
+
+static uint32_t count_packets(const struct pgd_attend_call *call, const struct pgd_fetch *fetch)
+{
+    uint32_t count = 0;
+    uint32_t first = 0;
+    uint32_t end = 0;
+    while (find_packet(call, fetch, count, &first, &end)) {
+        count++;
+    }
+    return count;
+}
+
+/* Selected pages that a half has no room or no time for stay unread. */
+static void give_up(const struct pgd_attend_call *call, struct pgd_fetch *fetch, uint32_t from)
+{
+    struct pgd_spill *spill = call->cache->spill;
+    for (uint32_t i = from; i < spill->selected_count; i++) {
+        spill->unread[spill->selected[i]] = PAGODA_PAGE_SPILLED;
+        spill->late_pages++;
+    }
+    fetch->is_last = true;
+}
+
+/* The shift of the chunk that a page begins in; *chunk only goes forward. */
+static uint32_t shift_at(const struct pgd_attend_call *call, uint32_t index, uint32_t *chunk)
+{
+    const struct pgd_plan *plan = &call->cache->plan;
+    while (*chunk + 1 < plan->chunk_count && plan->chunks[*chunk + 1].block <= index) {
+        (*chunk)++;
+    }
+    return plan->chunks[*chunk].shift;
+}
+
+/* As many selected pages from number `first` on as a half has room for. */
+static void prepare_selected(const struct pgd_attend_call *call, struct pgd_fetch *fetch, uint32_t first)
+{
+    struct pagoda_cache *cache = call->cache;
+    struct pgd_spill *spill = cache->spill;
+    uint32_t chunk = 0;
+    fetch->first = first;
+    fetch->end = first;
+    fetch->is_last = false;
+    if (!pgd_fetch_begin(cache, fetch)) {
+        fetch->page_count = 0;
+        give_up(call, fetch, first);
+        return;
+    }
+    while (fetch->end < spill->selected_count) {
+        const uint32_t index = spill->selected[fetch->end];
+        if (!pgd_fetch_add(cache, fetch, call->layer_index, index)) {
+            break;
+        }
+        fetch->pages[fetch->page_count - 1].shift = shift_at(call, index, &chunk);
+        fetch->end++;
+    }
+    fetch->first_packet = spill->packet_count;
+    const uint32_t packets = count_packets(call, fetch);
+    if (spill->packet_count + packets > cache->plan.chunk_capacity) {
+        fetch->page_count = 0;
+        fetch->read_count = 0;
+        give_up(call, fetch, first);
+        return;
+    }
+    spill->packet_count += packets;
+    fetch->is_last = fetch->end == spill->selected_count;
+    pgd_fetch_submit(cache, fetch);
+}
+
+/* Attends to one packet for all KV heads. */
+static void attend_packet(const struct pgd_attend_call *call, const struct pgd_attend_item *all,
+                          const struct pgd_fetch *fetch, uint32_t number, uint32_t first, uint32_t end)
+{
+    const struct pagoda_cache *cache = call->cache;
+    const uint32_t rung = cache->rung_count - 1;
+    const uint64_t cell_bytes = call->layer->kinds[rung].cell_bytes;
+    const struct pgd_plan_chunk chunk = {.shift = fetch->pages[first].shift, .rung = rung};
+    struct pgd_gathered gathered = {.count = 0, .head_bytes = cache->page_cells * cell_bytes};
+    for (uint32_t i = first; i < end; i++) {
+        const unsigned char *page = cache->spill->staged[fetch->pages[i].block];
+        for (uint32_t cell = 0; page != NULL && cell < cache->page_cells; cell++) {
+            gathered.cell[gathered.count++] = page + cell * cell_bytes;
+        }
+    }
+    for (uint32_t r = 0; r < call->group; r++) {
+        call->worker->first[r] = 0;
+        call->worker->end[r] = gathered.count * PGD_LANES;
+    }
+    for (uint32_t head = 0; head < all->heads; head++) {
+        const struct pgd_partial partial =
+            pgd_attend_partial(call, head, cache->plan.chunk_count + fetch->first_packet + number);
+        pgd_attend_gathered(call, all, &chunk, &gathered, head, &partial);
+    }
+}
+
+static void attend_packets(const struct pgd_attend_call *call, const struct pgd_attend_item *all,
+                           struct pgd_fetch *fetch)
+{
+    uint32_t first = 0;
+    uint32_t end = 0;
+    for (;;) {
+        const uint32_t number = atomic_fetch_add_explicit(&fetch->next_item, 1, memory_order_relaxed);
+        if (!find_packet(call, fetch, number, &first, &end)) {
+            return;
+        }
+        attend_packet(call, all, fetch, number, first, end);
+    }
+}
+
+/* Conductor: what did not arrive is stood in for. */
+static void note_missing(const struct pgd_attend_call *call, struct pgd_fetch *fetch)
+{
+    struct pgd_spill *spill = call->cache->spill;
+    pgd_fetch_repair(call->cache, fetch, call->layer_index);
+    for (uint32_t i = 0; i < fetch->page_count; i++) {
+        if (fetch->pages[i].outcome != PGD_FETCH_GOOD) {
+            spill->unread[fetch->pages[i].block] = PAGODA_PAGE_SPILLED;
+        }
+    }
+}
+
+/* When the token may not wait any longer; 0: it may. */
+static uint64_t deadline(const struct pgd_attend_call *call, uint64_t now)
+{
+    const struct pgd_spill *spill = call->cache->spill;
+    return spill->options.stall_ms == 0 ? 0 : now + spill->stall_left_ns + 1;
+}
+
+static uint64_t now_ns(const struct pgd_attend_call *call)
+{
+    return call->cache->system.clock.now_ns(call->cache->system.clock.user);
+}
+
+/* Conductor: what was waited counts against the token. */
+static void note_stall(const struct pgd_attend_call *call, uint64_t began)
+{
+    struct pgd_spill *spill = call->cache->spill;
+    const uint64_t waited = now_ns(call) - began;
+    spill->stall_left_ns -= pgd_min_u64(spill->stall_left_ns, waited);
+    spill->stalled_ns += waited;
+}
+
+/* Reads the selected pages, half by half, and attends to them. */
+static void attend_selected_pages(const struct pgd_attend_call *call, const struct pgd_attend_item *all)
+{
+    struct pgd_spill *spill = call->cache->spill;
+    for (uint32_t turn = 0;; turn++) {
+        struct pgd_fetch *fetch = &spill->fetch[turn % 2];
+        const uint64_t began = now_ns(call);
+        if (is_conductor(call) && !fetch->is_last) {
+            prepare_selected(call, &spill->fetch[(turn + 1) % 2], fetch->end);
+        }
+        pgd_fetch_complete(call->cache, fetch, call->layer_index, deadline(call, began));
+        wait_for_team(call);
+        if (is_conductor(call)) {
+            note_stall(call, began);
+        }
+        if (atomic_load_explicit(&fetch->missing, memory_order_relaxed) > 0) {
+            if (is_conductor(call)) {
+                note_missing(call, fetch);
+            }
+            wait_for_team(call);
+        }
+        attend_packets(call, all, fetch);
+        const bool is_last = fetch->is_last;
+        wait_for_team(call);
+        if (is_conductor(call)) {
+            pgd_select_keep(call->cache, fetch, call->layer_index);
+            pgd_fetch_end(call->cache, fetch);
+        }
+        if (is_last) {
+            return;
+        }
+    }
+}
+
+/* Merges what one KV head found: chunks in memory, packets, stand-ins. */
+static void merge_selected(const struct pgd_attend_call *call, uint32_t head)
+{
+    const struct pagoda_cache *cache = call->cache;
+    const struct pgd_attend_item item = {.head = head, .heads = 1, .token = 0, .tokens = 1};
+    const struct pgd_plan_chunk packet = {.rung = cache->rung_count - 1};
+    const struct pgd_merging merging = pgd_attend_merging(call, &item, NULL);
+    pgd_attend_begin_merging(call, &item, &merging);
+    for (uint32_t c = 0; c < cache->plan.chunk_count + cache->spill->packet_count; c++) {
+        const struct pgd_partial partial = pgd_attend_partial(call, head, c);
+        pgd_attend_merge(call, &item, c < cache->plan.chunk_count ? &cache->plan.chunks[c] : &packet, &merging,
+                         &partial);
+    }
+    pgd_attend_pack_rows(call, &item);
+    pgd_attend_stand_ins(call, &item, 0, &merging.rotated);
+    pgd_attend_finish_merging(call, &item, &merging);
+}
+
+void pgd_attend_selected(const struct pgd_attend_call *call)
+{
+    struct pgd_spill *spill = call->cache->spill;
+    const uint32_t kv_heads = call->layer->shape.kv_heads;
+    const struct pgd_attend_item all = {.head = 0, .heads = kv_heads, .token = 0, .tokens = 1};
+    const uint32_t chunks = call->cache->plan.chunk_count;
+    uint32_t i;
+    pgd_attend_pack_rows(call, &all);
+    while ((i = atomic_fetch_add_explicit(&call->layer->next_item, 1, memory_order_relaxed)) < chunks) {
+        pgd_attend_memory(call, &all, i);
+        pgd_select_score(call, &all, &call->cache->plan.chunks[i]);
+    }
+    wait_for_team(call);
+    if (is_conductor(call)) {
+        spill->packet_count = 0;
+        atomic_store_explicit(&spill->next_head, 0, memory_order_relaxed);
+        pgd_select_choose(call);
+        if (spill->selected_count > 0) {
+            prepare_selected(call, &spill->fetch[0], 0);
+        }
+    }
+    wait_for_team(call);
+    if (spill->selected_count > 0) {
+        attend_selected_pages(call, &all);
+    }
+    while ((i = atomic_fetch_add_explicit(&spill->next_head, 1, memory_order_relaxed)) < kv_heads) {
+        merge_selected(call, i);
+    }
+}

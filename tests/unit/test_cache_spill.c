@@ -1,0 +1,153 @@
+/* unit/test_cache_spill.c - pages on flash: the same bytes when all are read, close to them when some are stood in for,
+ * and never a wrong one. */
+#include "unit/cache_twin.h"
+
+enum { LONG = 3000 };
+
+/* A cache with the smallest budget that opens, and so many bytes more. It may have LONG + 64 tokens. */
+static struct pagoda_cache *open_spilling(struct pagoda_cache_options *options, uint64_t more)
+{
+    struct pagoda_cache *cache = NULL;
+    uint64_t low = 0;
+    uint64_t high = 64u << 20;
+    options->on_full = PAGODA_ON_FULL_SPILL;
+    options->tokens_max = LONG + 64;
+    options->exact_recent = 32;
+    options->batch_tokens = 64;
+    options->flash.directory = "/tmp";
+    while (low + 4096 < high) {
+        struct pagoda_memory memory = {.tokens_capacity = 0};
+        options->budget_bytes = low + (high - low) / 2;
+        if (pagoda_cache_open(options, &cache, NULL) == PAGODA_OK) {
+            pagoda_cache_memory(cache, &memory);
+            pagoda_cache_close(cache);
+        }
+        *(memory.tokens_capacity < LONG + 64 ? &low : &high) = options->budget_bytes;
+    }
+    options->budget_bytes = high + more;
+    CHECK(pagoda_cache_open(options, &cache, NULL) == PAGODA_OK);
+    return cache;
+}
+
+static uint64_t spilled_tokens(const struct pagoda_cache *cache)
+{
+    struct pagoda_account account;
+    pagoda_cache_account(cache, &account);
+    return account.spilled;
+}
+
+/* Runs the same batches through both, and compares every output byte. */
+static bool same_bytes(struct pagoda_cache *spilling, struct pagoda_cache *plain, uint32_t threads)
+{
+    static const uint32_t sizes[] = {64, 1, 1, 1, 33, 64, 64, 1, 17, 1};
+    struct twin *twin = new_twin();
+    struct fill *fill = new_fill(7);
+    struct fill *other = new_fill(7);
+    bool good = true;
+    for (uint32_t i = 0; good && pagoda_cache_position(plain) < LONG; i++) {
+        const uint32_t count = sizes[i % (sizeof(sizes) / sizeof(sizes[0]))];
+        good = run_batch_in_team(spilling, twin, fill, count, threads) &&
+               run_batch(plain, twin, other, count) == PAGODA_OK;
+        for (int layer = 0; layer < LAYERS && good; layer++) {
+            const size_t bytes = count * sizeof(fill->outputs[0][0]);
+            good = memcmp(fill->outputs[layer], other->outputs[layer], bytes) == 0;
+            if (!good) {
+                fprintf(stderr, "layer %d differs at position %llu, batch of %u\n", layer,
+                        (unsigned long long) pagoda_cache_position(plain), count);
+            }
+        }
+        good = good && account_adds_up(spilling);
+    }
+    free(twin);
+    free(fill);
+    free(other);
+    return good;
+}
+
+TEST(reading_all_gives_the_same_bytes_as_never_having_spilled)
+{
+    static const enum pagoda_codec codecs[] = {PAGODA_CODEC_F16, PAGODA_CODEC_K8V4};
+    static const uint32_t pages[] = {16, 48};
+    for (int c = 0; c < 2; c++) {
+        for (int p = 0; p < 2; p++) {
+            for (uint32_t threads = 1; threads <= 3; threads++) {
+                struct pagoda_layer layers[LAYERS];
+                struct pagoda_cache_options options;
+                fill_layers(layers);
+                fill_options(&options, layers);
+                options.page_tokens = pages[p];
+                options.threads_max = threads;
+                options.codec = codecs[c];
+                options.codec_tight = codecs[c];
+                options.flash.read_all = true;
+                struct pagoda_cache *spilling = open_spilling(&options, 0);
+                options.on_full = PAGODA_ON_FULL_STOP;
+                options.budget_bytes = 64u << 20;
+                struct pagoda_cache *plain = NULL;
+                CHECK(pagoda_cache_open(&options, &plain, NULL) == PAGODA_OK);
+                CHECK(same_bytes(spilling, plain, threads));
+                CHECK(spilled_tokens(spilling) > LONG / 4);
+                pagoda_cache_close(spilling);
+                pagoda_cache_close(plain);
+            }
+        }
+    }
+}
+
+/* ---- selected pages ---- */
+
+/* Fills a cache, then attends token by token; the largest distance to the twin, which reads everything. */
+static double farthest(struct pagoda_cache_options *options, uint32_t threads, struct pagoda_account *account)
+{
+    struct twin *twin = new_twin();
+    struct fill *fill = new_fill(11);
+    struct pagoda_cache *cache = open_spilling(options, 0);
+    double most = 0;
+    while (pagoda_cache_position(cache) < LONG - 64) {
+        CHECK(run_batch_in_team(cache, twin, fill, 64, threads));
+    }
+    pagoda_cache_visit(cache, mark_span, twin);
+    for (int i = 0; i < 40; i++) {
+        const uint64_t first = pagoda_cache_position(cache);
+        CHECK(run_batch_in_team(cache, twin, fill, 1, threads));
+        twin->held[first] = true;
+        for (int layer = 0; layer < LAYERS; layer++) {
+            for (int head = 0; head < QUERY_HEADS; head++) {
+                double expected[SIZE];
+                twin_attend(twin, &options->layers[layer], layer, first, head, &fill->queries[layer][0][head * SIZE],
+                            false, expected);
+                for (int d = 0; d < SIZE; d++) {
+                    most = fmax(most, fabs(expected[d] - fill->outputs[layer][0][head * SIZE + d]));
+                }
+            }
+        }
+        CHECK(account_adds_up(cache));
+    }
+    pagoda_cache_account(cache, account);
+    pagoda_cache_close(cache);
+    free(twin);
+    free(fill);
+    return most;
+}
+
+TEST(the_more_attention_is_to_be_read_the_closer_the_result)
+{
+    double last = INFINITY;
+    static const double recalls[] = {0.2, 0.9, 1};
+    for (int i = 0; i < 3; i++) {
+        struct pagoda_layer layers[LAYERS];
+        struct pagoda_cache_options options;
+        struct pagoda_account account;
+        fill_layers(layers);
+        fill_options(&options, layers);
+        options.threads_max = 2;
+        options.flash.recall = recalls[i];
+        const double distance = farthest(&options, 2, &account);
+        fprintf(stderr, "recall %.3f: within %.5f, unread %llu, mass %.4f\n", recalls[i], distance,
+                (unsigned long long) account.unread, account.unread_mass);
+        CHECK(distance < last);
+        CHECK(recalls[i] == 1 || account.unread > 0);
+        last = distance;
+    }
+    CHECK(last < 1e-3);
+}
