@@ -28,7 +28,7 @@ static uint64_t longest_text(const struct pgd_eval *eval)
 {
     uint64_t longest = eval->document_count > 0 ? eval->document_tokens : 0;
     for (uint32_t i = 0; i < eval->cell_count; i++) {
-        longest = pgd_max_u64(longest, eval->cells[i].length + PGD_PASSKEY_REPLY_TOKENS);
+        longest = pgd_max_u64(longest, eval->cells[i].length + PGD_RECALL_REPLY_TOKENS);
     }
     return longest;
 }
@@ -105,7 +105,7 @@ static enum pgd_exit open_caches(struct pgd_eval *eval)
 {
     struct pgd_options wanted = *eval->options;
     const uint64_t longest = longest_text(eval);
-    wanted.outputs = (uint32_t) pgd_max_u64(eval->options->step, PGD_PASSKEY_ANSWER_TOKENS_MAX);
+    wanted.outputs = (uint32_t) eval->options->step;
     const struct pgd_options exact = pgd_options_exact(&wanted, longest);
     enum pgd_exit code = pgd_load_bridge(&wanted, eval->model, &eval->tested);
     if (code == PGD_EXIT_OK) {

@@ -73,7 +73,7 @@ static enum pagoda_status build(const struct pgd_eval *eval, const struct pgd_ev
     return PAGODA_OK;
 }
 
-static void add_answer(struct pgd_eval_answers *answers, const struct pgd_passkey_answer *answer)
+static void add_answer(struct pgd_eval_answers *answers, const struct pgd_recall_answer *answer)
 {
     answers->written += answer->written ? 1 : 0;
     answers->chosen += answer->chosen ? 1 : 0;
@@ -81,7 +81,7 @@ static void add_answer(struct pgd_eval_answers *answers, const struct pgd_passke
 }
 
 static void add_trial(struct pgd_eval_cell *cell, const struct pgd_passkey *passkey,
-                      const struct pgd_passkey_answer *exact, const struct pgd_passkey_answer *tested)
+                      const struct pgd_recall_answer *exact, const struct pgd_recall_answer *tested)
 {
     cell->trials++;
     cell->prompt_tokens += passkey->count;
@@ -89,7 +89,7 @@ static void add_trial(struct pgd_eval_cell *cell, const struct pgd_passkey *pass
     cell->quantized += tested->account.quantized;
     cell->spilled += tested->account.spilled;
     cell->key_tokens += passkey->key_count;
-    cell->key_held += tested->key_held;
+    cell->key_held += tested->fact_held;
     add_answer(&cell->exact, exact);
     add_answer(&cell->tested, tested);
     cell->written_both += exact->written && tested->written ? 1 : 0;
@@ -97,7 +97,7 @@ static void add_trial(struct pgd_eval_cell *cell, const struct pgd_passkey *pass
 }
 
 static enum pagoda_status ask_one(struct pgd_eval *eval, struct pgd_bridge *bridge, const struct pgd_passkey *passkey,
-                                  uint64_t length, struct pgd_passkey_answer *answer, struct pagoda_error *error)
+                                  uint64_t length, struct pgd_recall_answer *answer, struct pagoda_error *error)
 {
     const struct pgd_feed_options feed = {
         .progress = pgd_eval_progress,
@@ -113,8 +113,8 @@ static enum pagoda_status run_trial(struct pgd_eval *eval, struct pgd_eval_cell 
                                     struct pagoda_error *error)
 {
     struct pgd_passkey passkey = {.tokens = NULL};
-    struct pgd_passkey_answer exact;
-    struct pgd_passkey_answer tested;
+    struct pgd_recall_answer exact;
+    struct pgd_recall_answer tested;
     enum pagoda_status status = build(eval, cell, number, &passkey, error);
     if (status == PAGODA_OK) {
         status = ask_one(eval, eval->exact, &passkey, cell->length, &exact, error);

@@ -351,14 +351,14 @@ static void check_answers(const char *name)
     struct pgd_model *model = open_model(test_model_path(name));
     char *text = read_text(12000);
     struct pgd_passkey passkey;
-    struct pgd_passkey_answer whole;
-    struct pgd_passkey_answer small;
+    struct pgd_recall_answer whole;
+    struct pgd_recall_answer small;
     const struct pgd_feed_options feed = {.progress = NULL};
     const struct pgd_passkey_wanted wanted = {text, 12000, 480, 0.25, 3};
     CHECK_OK(pgd_passkey_build(model, &wanted, &passkey, &error));
     struct pgd_bridge *bridge = open_cache(model, 0);
     CHECK_OK(pgd_passkey_ask(bridge, &passkey, &feed, &whole, &error));
-    struct pgd_passkey_answer again;
+    struct pgd_recall_answer again;
     CHECK_OK(pgd_passkey_ask(bridge, &passkey, &feed, &again, &error));
     pgd_bridge_close(bridge);
     CHECK(whole.written && whole.chosen && whole.nll < 3);
@@ -366,7 +366,7 @@ static void check_answers(const char *name)
     CHECK_STR(again.reply, whole.reply);
     CHECK_EQ_U64(whole.account.dropped, 0);
     CHECK_EQ_U64(whole.account.total, passkey.count);
-    CHECK_EQ_U64(whole.key_held, passkey.key_count);
+    CHECK_EQ_U64(whole.fact_held, passkey.key_count);
 
     bridge = open_cache(model, 192);
     CHECK_OK(pgd_passkey_ask(bridge, &passkey, &feed, &small, &error));
@@ -374,7 +374,7 @@ static void check_answers(const char *name)
     CHECK(!small.written && !small.chosen && small.nll > 6);
     CHECK(strstr(small.reply, passkey.key) == NULL);
     CHECK(small.account.dropped >= 480 - 192 - 64);
-    CHECK_EQ_U64(small.key_held, 0);
+    CHECK_EQ_U64(small.fact_held, 0);
     pgd_passkey_free(&passkey);
     free(text);
     pgd_model_close(model);
