@@ -35,13 +35,13 @@ static const struct {
     const char *questions[WORDINGS];
     const char *values[VALUES];
 } kinds[KINDS] = {
-    {"%s lives in",
+    {"The home town of %s is the town",
      {"Where does %s live?", "In which town does %s live?", "Which town is the home of %s?"},
      {"Lisbon", "Oslo", "Vienna", "Prague", "Dublin", "Athens", "Madrid", "Warsaw", "Geneva", "Venice"}},
-    {"%s has a dog called",
+    {"The dog of %s is called",
      {"What is the name of the dog that %s has?", "How does %s call the dog?", "%s has a dog. What is it called?"},
      {"Rocky", "Bella", "Max", "Lucky", "Daisy", "Buddy", "Molly", "Shadow", "Ginger", "Coco"}},
-    {"%s works as a",
+    {"The job of %s is the job of a",
      {"What does %s do for a living?", "What is the job of %s?", "As what does %s work?"},
      {"baker", "teacher", "nurse", "lawyer", "pilot", "farmer", "painter", "doctor", "waiter", "driver"}},
     {"The favourite food of %s is",
@@ -50,19 +50,19 @@ static const struct {
     {"The favourite colour of %s is",
      {"Which colour does %s like best?", "What is the favourite colour of %s?", "What colour does %s prefer?"},
      {"red", "blue", "green", "yellow", "purple", "black", "white", "brown", "orange", "pink"}},
-    {"%s plays the",
+    {"The instrument of %s is the",
      {"Which instrument does %s play?", "What does %s play in the band?", "What instrument has %s learned?"},
      {"piano", "violin", "guitar", "flute", "drums", "trumpet", "harp", "cello", "organ", "clarinet"}},
-    {"%s collects",
-     {"What does %s collect?", "%s has a collection. Of what?", "Which things does %s collect?"},
-     {"stamps", "coins", "shells", "stones", "books", "maps", "clocks", "spoons", "bottles", "hats"}},
+    {"The hobby of %s is",
+     {"What is the hobby of %s?", "What does %s do in the evening?", "Which hobby does %s have?"},
+     {"reading", "chess", "fishing", "sailing", "dancing", "cooking", "hiking", "singing", "knitting", "skiing"}},
     {"The birthday of %s is in",
      {"When is the birthday of %s?", "In which month is the birthday of %s?", "In what month was %s born?"},
      {"January", "February", "March", "April", "June", "July", "August", "September", "October", "December"}},
-    {"%s is learning",
+    {"The language that %s is learning is",
      {"Which language is %s learning?", "What language does %s study?", "%s takes lessons. In which language?"},
      {"French", "Spanish", "German", "Italian", "Russian", "Chinese", "Japanese", "Arabic", "Greek", "Dutch"}},
-    {"%s is afraid of",
+    {"The greatest fear of %s is the fear of",
      {"What is %s afraid of?", "Of what is %s scared?", "What frightens %s?"},
      {"spiders", "snakes", "dogs", "heights", "storms", "ghosts", "horses", "bees", "water", "fire"}},
 };
@@ -222,7 +222,7 @@ static enum pagoda_status write_prompt(const struct pgd_quiz_source *source, con
     add_message(&pad, message, strlen(message));
     add_filler(&pad, "", 0, "I will remember that too.");
     add_message(&pad, item->subject, strlen(item->subject));
-    enum pagoda_status status = pgd_prompt_has_template(source->model)
+    enum pagoda_status status = pgd_quiz_chats(source)
                                     ? pgd_prompt_format(source->model, pad.messages, pad.count, true, text, error)
                                     : write_lines(&pad, room, text, error);
     free(memory);

@@ -36,7 +36,7 @@ static enum pagoda_status write_prompt(const struct pgd_quiz_source *source, con
     memcpy(told, intro, sizeof(intro));
     *pgd_filler_write(told + sizeof(intro) - 1, source->wanted->filler, bytes, insertions, KEYS) = '\0';
     snprintf(question, sizeof(question), "What is the pass key of %s?", item->subject);
-    enum pagoda_status status = pgd_quiz_wrap(source->model, told, question, text, error);
+    enum pagoda_status status = pgd_quiz_wrap(source, told, question, text, error);
     free(told);
     return status;
 }

@@ -7,36 +7,46 @@
 #include "engine/tasks.h"
 
 #define ASKED PGD_RECALL_OPTIONS_MAX
-#define NAME_LETTERS 6u
-#define NUMBER_DIGITS 4u
-#define LINE_BYTES 24u
+#define NAME_BYTES 32u /* of a name */
+#define NUMBER_DIGITS 3u
+#define LINE_BYTES (NAME_BYTES + 16)
 #define PAIRS_MAX (1u << 20)
 
 static const char intro[] = "Below is a JSON object. Remember the value of every key.\n\n{\n";
 
 struct lookup {
-    char names[ASKED][NAME_LETTERS + 1];
+    char names[ASKED][NAME_BYTES];
     uint32_t numbers[ASKED];
     uint64_t others_seed;
 };
+
+/* Two words that do not belong together: a name that no model has seen, of tokens that all know. */
+static void draw_name(struct pgd_rng *rng, char *name)
+{
+    const char *words[2];
+    for (int i = 0; i < 2; i++) {
+        words[i] = pgd_task_kinds[pgd_rng_below(rng, PGD_TASK_KINDS)].words[pgd_rng_below(rng, PGD_TASK_WORDS)];
+    }
+    snprintf(name, NAME_BYTES, "%s %s", words[0], words[1]);
+}
 
 static size_t write_pair(char *at, const char *name, uint32_t number)
 {
     return (size_t) snprintf(at, LINE_BYTES, "\"%s\": %u,\n", name, number);
 }
 
-/* The next pair that nobody asks for: its number is none that somebody does. */
+/* The next pair that nobody asks for: neither its name nor its number is one that somebody does ask for. */
 static size_t write_other(const struct lookup *lookup, struct pgd_rng *rng, char *at)
 {
-    char name[NAME_LETTERS + 1];
+    char name[NAME_BYTES];
     uint32_t number = 0;
     bool is_asked = true;
     while (is_asked) {
-        pgd_task_word(rng, NAME_LETTERS, name);
-        number = 1000 + (uint32_t) pgd_rng_below(rng, 9000);
+        draw_name(rng, name);
+        number = 100 + (uint32_t) pgd_rng_below(rng, 900);
         is_asked = false;
         for (uint32_t i = 0; i < ASKED; i++) {
-            is_asked = is_asked || number == lookup->numbers[i] || strcmp(name, lookup->names[i]) == 0;
+            is_asked = is_asked || strcmp(name, lookup->names[i]) == 0 || number == lookup->numbers[i];
         }
     }
     return write_pair(at, name, number);
@@ -65,7 +75,7 @@ static enum pagoda_status write_prompt(const struct pgd_quiz_source *source, con
     }
     memcpy(object + used - 2, "\n}", 3); /* no comma after the last */
     snprintf(question, sizeof(question), "What is the value of \"%s\"?", item->subject);
-    enum pagoda_status status = pgd_quiz_wrap(source->model, object, question, text, error);
+    enum pagoda_status status = pgd_quiz_wrap(source, object, question, text, error);
     free(object);
     return status;
 }
@@ -91,7 +101,7 @@ static void draw_names(struct pgd_rng *rng, struct lookup *lookup)
     for (uint32_t i = 0; i < ASKED; i++) {
         bool is_new = false;
         while (!is_new) {
-            pgd_task_word(rng, NAME_LETTERS, lookup->names[i]);
+            draw_name(rng, lookup->names[i]);
             is_new = true;
             for (uint32_t j = 0; j < i; j++) {
                 is_new = is_new && strcmp(lookup->names[i], lookup->names[j]) != 0;

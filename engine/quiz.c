@@ -38,10 +38,15 @@ void pgd_quiz_close(struct pgd_quiz *quiz)
 
 /* ---- prompts ---- */
 
-enum pagoda_status pgd_quiz_wrap(const struct pgd_model *model, const char *text, const char *question, char **prompt,
-                                 struct pagoda_error *error)
+bool pgd_quiz_chats(const struct pgd_quiz_source *source)
 {
-    const bool chats = pgd_prompt_has_template(model);
+    return !source->wanted->raw && pgd_prompt_has_template(source->model);
+}
+
+enum pagoda_status pgd_quiz_wrap(const struct pgd_quiz_source *source, const char *text, const char *question,
+                                 char **prompt, struct pagoda_error *error)
+{
+    const bool chats = pgd_quiz_chats(source);
     const size_t room = strlen(text) + strlen(question) + 64;
     char *whole = malloc(room);
     if (whole == NULL) {
@@ -53,7 +58,7 @@ enum pagoda_status pgd_quiz_wrap(const struct pgd_model *model, const char *text
         return PAGODA_OK;
     }
     const struct pgd_message message = {.role = "user", .text = whole};
-    enum pagoda_status status = pgd_prompt_format(model, &message, 1, true, prompt, error);
+    enum pagoda_status status = pgd_prompt_format(source->model, &message, 1, true, prompt, error);
     free(whole);
     return status;
 }

@@ -20,6 +20,7 @@ struct pgd_quiz_wanted {
     uint64_t tokens;      /* length of a whole prompt: the longest becomes this or a little less */
     uint64_t seed;        /* of names, numbers and places */
     uint32_t rounds;      /* a quiz that has several wordings of its questions asks in so many; at least 1 */
+    bool raw;             /* without the model's chat template */
     uint32_t page_tokens; /* what is shared ends at a multiple of this, so that any cache can go back to it */
 };
 
@@ -68,9 +69,12 @@ PAGODA_MUST_CHECK enum pagoda_status pgd_quiz_build(const struct pgd_quiz_source
 /* Item `index` as a question; it borrows from the quiz. */
 struct pgd_recall_question pgd_quiz_question(const struct pgd_quiz *quiz, uint32_t index);
 
-/* `text` and a question about it as one turn of the user's, up to where the reply starts; without a chat template as
- * a text to be continued. *prompt is malloc'ed. Errors: as of pgd_prompt_format. */
-PAGODA_MUST_CHECK enum pagoda_status pgd_quiz_wrap(const struct pgd_model *model, const char *text,
+/* Whether prompts are turns of a chat. */
+bool pgd_quiz_chats(const struct pgd_quiz_source *source);
+
+/* `text` and a question about it as one turn of the user's, up to where the reply starts, or as a text to be continued.
+ * *prompt is malloc'ed. Errors: as of pgd_prompt_format. */
+PAGODA_MUST_CHECK enum pagoda_status pgd_quiz_wrap(const struct pgd_quiz_source *source, const char *text,
                                                    const char *question, char **prompt, struct pagoda_error *error);
 
 #endif

@@ -8,6 +8,19 @@ const char *const pgd_task_names[PGD_TASK_NAMES] = {
     "Nora", "Victor", "Alice", "Martin", "Emma",  "Robert", "Diana", "George", "Sarah", "Thomas", "Linda", "Walter",
 };
 
+const struct pgd_task_kind pgd_task_kinds[PGD_TASK_KINDS] = {
+    {"animal", {"horse", "tiger", "rabbit", "snake", "goat", "wolf", "monkey", "duck", "bear", "mouse"}},
+    {"fruit", {"apple", "banana", "cherry", "lemon", "grape", "mango", "peach", "plum", "melon", "pear"}},
+    {"colour", {"red", "blue", "green", "yellow", "purple", "black", "white", "brown", "grey", "pink"}},
+    {"country", {"France", "Brazil", "Japan", "Egypt", "Canada", "India", "Kenya", "Peru", "Norway", "Spain"}},
+    {"tool", {"hammer", "saw", "drill", "shovel", "axe", "wrench", "knife", "ruler", "brush", "chisel"}},
+    {"drink", {"water", "coffee", "milk", "beer", "wine", "juice", "tea", "cocoa", "rum", "cider"}},
+    {"garment", {"shirt", "jacket", "skirt", "scarf", "coat", "dress", "hat", "glove", "sock", "belt"}},
+    {"instrument", {"piano", "violin", "guitar", "drum", "flute", "harp", "trumpet", "cello", "organ", "banjo"}},
+    {"job", {"doctor", "teacher", "baker", "lawyer", "farmer", "nurse", "pilot", "painter", "sailor", "judge"}},
+    {"metal", {"iron", "gold", "silver", "copper", "zinc", "lead", "tin", "nickel", "steel", "bronze"}},
+};
+
 const struct pgd_task *pgd_task_at(uint32_t index)
 {
     static const struct pgd_task *const tasks[] = {&pgd_task_keys, &pgd_task_lookup, &pgd_task_copy, &pgd_task_words,

@@ -41,6 +41,15 @@ const struct pgd_task *pgd_task_at(uint32_t index);
 #define PGD_TASK_NAMES 24u
 extern const char *const pgd_task_names[PGD_TASK_NAMES]; /* first names */
 
+/* Common words, none of them in two kinds. */
+#define PGD_TASK_KINDS 10u
+#define PGD_TASK_WORDS PGD_RECALL_OPTIONS_MAX
+struct pgd_task_kind {
+    const char *name;
+    const char *words[PGD_TASK_WORDS];
+};
+extern const struct pgd_task_kind pgd_task_kinds[PGD_TASK_KINDS];
+
 /* 0 .. count - 1 in random order. */
 void pgd_task_shuffle(struct pgd_rng *rng, uint32_t *order, uint32_t count);
 

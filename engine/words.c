@@ -9,67 +9,84 @@
 #include "base/status.h"
 #include "engine/tasks.h"
 
-#define KINDS PGD_RECALL_OPTIONS_MAX
-#define WORDS PGD_RECALL_OPTIONS_MAX
-#define COMMON 6u
+#define KINDS PGD_TASK_KINDS
+#define WORDS PGD_TASK_WORDS
+#define COMMON 9u
 #define ROUND (KINDS * (WORDS - 1 + COMMON))
-#define WORD_BYTES 16u
+#define LINE_BYTES 32u
 #define LIST_WORDS_MAX (1u << 20)
-#define LIST_WORDS_MIN ROUND
 
 static const char intro[] = "Below is a list of words. Some of them come up more often than others.\n\n";
-
-static const struct {
-    const char *name;
-    const char *words[WORDS];
-} kinds[KINDS] = {
-    {"animal", {"horse", "tiger", "rabbit", "snake", "goat", "wolf", "monkey", "duck", "bear", "mouse"}},
-    {"fruit", {"apple", "banana", "cherry", "lemon", "grape", "mango", "peach", "plum", "melon", "pear"}},
-    {"colour", {"red", "blue", "green", "yellow", "purple", "black", "white", "brown", "grey", "pink"}},
-    {"country", {"France", "Brazil", "Japan", "Egypt", "Canada", "India", "Kenya", "Peru", "Norway", "Spain"}},
-    {"tool", {"hammer", "saw", "drill", "shovel", "axe", "wrench", "knife", "ruler", "brush", "chisel"}},
-    {"drink", {"water", "coffee", "milk", "beer", "wine", "juice", "tea", "cocoa", "rum", "cider"}},
-    {"garment", {"shirt", "jacket", "skirt", "scarf", "coat", "dress", "hat", "glove", "sock", "belt"}},
-    {"instrument", {"piano", "violin", "guitar", "drum", "flute", "harp", "trumpet", "cello", "organ", "banjo"}},
-    {"job", {"doctor", "teacher", "baker", "lawyer", "farmer", "nurse", "pilot", "painter", "sailor", "judge"}},
-    {"metal", {"iron", "gold", "silver", "copper", "zinc", "lead", "tin", "nickel", "steel", "bronze"}},
-};
 
 struct list {
     uint32_t common[KINDS]; /* index of the word that comes up more often */
     uint64_t seed;
 };
 
-/* Word `index` of a round that is not shuffled. */
+/* The word of entry `index` of a round that is not shuffled: first all words of all kinds, then more of the common
+ * ones. */
 static const char *word_at(const struct list *list, uint32_t index)
 {
     const uint32_t kind = index % KINDS;
     const uint32_t place = index / KINDS;
-    return kinds[kind].words[place < WORDS ? place : list->common[kind]];
+    return pgd_task_kinds[kind].words[place < WORDS ? place : list->common[kind]];
+}
+
+/* A list being written, or counted. */
+struct walk {
+    struct pgd_rng rng;
+    uint32_t order[ROUND];
+    size_t done;
+};
+
+/* Where the next entry stands in a round that is not shuffled: see word_at. */
+static uint32_t next_entry(struct walk *walk)
+{
+    if (walk->done % ROUND == 0) {
+        pgd_task_shuffle(&walk->rng, walk->order, ROUND);
+    }
+    return walk->order[walk->done++ % ROUND];
+}
+
+/* Whether the common word of each kind comes up more than twice as often as any other among `size` entries. */
+static bool common_words_lead(const struct list *list, size_t size)
+{
+    struct walk walk = {.rng = {list->seed}};
+    size_t counts[KINDS][WORDS] = {{0}};
+    while (walk.done < size) {
+        const uint32_t entry = next_entry(&walk);
+        const uint32_t place = entry / KINDS;
+        counts[entry % KINDS][place < WORDS ? place : list->common[entry % KINDS]]++;
+    }
+    for (uint32_t kind = 0; kind < KINDS; kind++) {
+        for (uint32_t word = 0; word < WORDS; word++) {
+            if (word != list->common[kind] && counts[kind][list->common[kind]] <= 2 * counts[kind][word]) {
+                return false;
+            }
+        }
+    }
+    return true;
 }
 
 static enum pagoda_status write_prompt(const struct pgd_quiz_source *source, const struct pgd_quiz_item *item,
                                        size_t size, char **text, struct pagoda_error *error)
 {
     const struct list *list = source->user;
-    struct pgd_rng rng = {list->seed};
-    uint32_t order[ROUND];
+    struct walk walk = {.rng = {list->seed}};
     char question[96];
-    char *words = malloc(sizeof(intro) + size * (WORD_BYTES + 2));
+    char *words = malloc(sizeof(intro) + size * LINE_BYTES);
     if (words == NULL) {
         return pgd_fail(error, PAGODA_NOMEM, "no memory for a list of %zu words", size);
     }
     memcpy(words, intro, sizeof(intro));
     size_t used = sizeof(intro) - 1;
-    for (size_t i = 0; i < size; i++) {
-        if (i % ROUND == 0) {
-            pgd_task_shuffle(&rng, order, ROUND);
-        }
-        used += (size_t) snprintf(words + used, WORD_BYTES + 2, "%s%s", i == 0 ? "" : ", ",
-                                  word_at(list, order[i % ROUND]));
+    while (walk.done < size) {
+        const uint32_t entry = next_entry(&walk);
+        used += (size_t) snprintf(words + used, LINE_BYTES, "%s: %s\n", pgd_task_kinds[entry % KINDS].name,
+                                  word_at(list, entry));
     }
     snprintf(question, sizeof(question), "Which %s comes up most often in the list?", item->subject);
-    enum pagoda_status status = pgd_quiz_wrap(source->model, words, question, text, error);
+    enum pagoda_status status = pgd_quiz_wrap(source, words, question, text, error);
     free(words);
     return status;
 }
@@ -80,11 +97,11 @@ static void set_items(const struct list *list, struct pgd_quiz *quiz)
         struct pgd_quiz_item *item = &quiz->items[kind];
         char answers[WORDS][PGD_QUIZ_TEXT_BYTES];
         for (uint32_t i = 0; i < WORDS; i++) {
-            snprintf(answers[i], sizeof(answers[i]), " %s", kinds[kind].words[i]);
+            snprintf(answers[i], sizeof(answers[i]), " %s", pgd_task_kinds[kind].words[i]);
         }
         item->group = "words";
-        snprintf(item->subject, sizeof(item->subject), "%s", kinds[kind].name);
-        snprintf(item->opening, sizeof(item->opening), "The %s that comes up most often is", kinds[kind].name);
+        snprintf(item->subject, sizeof(item->subject), "%s", pgd_task_kinds[kind].name);
+        snprintf(item->opening, sizeof(item->opening), "%s:", pgd_task_kinds[kind].name);
         pgd_task_set_options(item, answers, list->common[kind]);
     }
 }
@@ -105,10 +122,9 @@ static enum pagoda_status build(const struct pgd_model *model, const struct pgd_
         set_items(&list, quiz);
         status = pgd_quiz_build(&source, quiz, &size, error);
     }
-    if (status == PAGODA_OK && size < LIST_WORDS_MIN) {
-        return pgd_fail(error, PAGODA_INVALID,
-                        "a text of %llu tokens holds a list of %zu words, at least %u are needed",
-                        (unsigned long long) wanted->tokens, size, LIST_WORDS_MIN);
+    if (status == PAGODA_OK && !common_words_lead(&list, size)) {
+        return pgd_fail(error, PAGODA_INVALID, "a text of %llu tokens holds a list of %zu words, too few to count",
+                        (unsigned long long) wanted->tokens, size);
     }
     return status;
 }
