@@ -102,7 +102,7 @@ static enum pagoda_status write_prompt(const struct pgd_model *model, const stru
                                        struct pagoda_error *error)
 {
     struct pgd_filler_insertion insertions[PGD_PASSKEY_CHOICES];
-    const bool chats = pgd_prompt_has_template(model);
+    const bool chats = !wanted->raw && pgd_prompt_has_template(model);
     place(wanted, filler_bytes, numbers, insertions);
     char *text = write_text(wanted->filler, filler_bytes, insertions, chats ? question : raw_question);
     char *formatted = text;

@@ -26,6 +26,7 @@ struct pgd_passkey_wanted {
     uint64_t tokens; /* length of the whole prompt: it becomes this or a little less */
     double depth;    /* of the key in the text: 0 its start, 1 its end */
     uint64_t seed;   /* of the numbers */
+    bool raw;        /* without the model's chat template */
 };
 
 struct pgd_passkey {
