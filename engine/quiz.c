@@ -176,7 +176,7 @@ static void find_opening(const struct pgd_model *model, struct pgd_quiz_item *it
     }
 }
 
-/* The tokens that hold bytes [first, first + bytes) of the prompt's text. What a vocabulary adds, it adds at the start. */
+/* The tokens that hold the words of the fact. What a vocabulary adds to a text, it adds at the start. */
 static void find_fact(const struct pgd_model *model, const char *text, struct pgd_quiz_item *item)
 {
     const char *at = item->fact[0] == '\0' ? NULL : strstr(text, item->fact);

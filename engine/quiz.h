@@ -61,7 +61,7 @@ struct pgd_quiz_source {
 PAGODA_MUST_CHECK enum pagoda_status pgd_quiz_open(uint32_t count, struct pgd_quiz *quiz, struct pagoda_error *error);
 void pgd_quiz_close(struct pgd_quiz *quiz);
 
-/* Finds the size, and fills in the tokens of all items. Errors: INVALID (not enough filler for the length, or the length
+/* Finds the size, and fills in the tokens of all items. Errors: INVALID (not enough filler for the length, or a length
  * too small for the questions), UNSUPPORTED (an answer that a vocabulary splits into too many tokens), NOMEM. */
 PAGODA_MUST_CHECK enum pagoda_status pgd_quiz_build(const struct pgd_quiz_source *source, struct pgd_quiz *quiz,
                                                     size_t *size, struct pagoda_error *error);

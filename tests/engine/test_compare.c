@@ -232,7 +232,7 @@ TEST(what_is_decoded_is_read_one_by_one_and_alone_counts)
     int32_t *tokens = read_tokens(model);
     struct pgd_bridge *reference = open_cache(model, TOKENS);
     const struct pgd_contender contenders[] = {
-        {open_cache(model, 144), open_tally(1)},
+        {open_cache(model, 192), open_tally(1)},
         {open_cache(model, TOKENS), open_tally(1)},
     };
     struct steps steps = {.tested = contenders[0].bridge, .tokens = tokens};
