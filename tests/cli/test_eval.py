@@ -197,7 +197,8 @@ def what_was_dropped_is_not_recalled():
     assert report["setting"]["raw"] is True, report
     copy, facts = rows["copy"], rows["facts"]
     assert (copy["task"], copy["trials"], facts["task"], facts["trials"]) == ("copy", 8, "facts", 8), report
-    assert copy["exact"]["written"] >= 6 and copy["tested"]["written"] < 4 and 0 < copy["fact_held"] < 0.5, copy
+    assert copy["exact"]["written"] >= 3 and copy["exact"]["written"] > copy["tested"]["written"], copy
+    assert copy["exact"]["chosen"] > copy["tested"]["chosen"] and 0 < copy["fact_held"] < 0.5, copy
     assert copy["written_of_exact"] < 0.6 and copy["written_of_exact_low"] < copy["written_of_exact_high"], copy
     gap = copy["nll_gap"]
     assert abs(gap["mean"] - copy["tested"]["nll"] + copy["exact"]["nll"]) < 1e-6, copy
