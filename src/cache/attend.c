@@ -179,7 +179,11 @@ static void attend_tokens(const struct pgd_attend_call *call, const struct pgd_a
 {
     const struct pgd_plan *plan = &call->cache->plan;
     const struct pgd_merging merging = pgd_attend_merging(call, item, turn->streamed);
+    const bool tells_trust = turn->streamed != NULL;
     pgd_attend_pack_rows(call, item);
+    if (tells_trust && turn->first == 0) {
+        pgd_trust_begin(call, item);
+    }
     if (turn->first == 0) {
         pgd_attend_begin_merging(call, item, &merging);
     }
@@ -193,7 +197,13 @@ static void attend_tokens(const struct pgd_attend_call *call, const struct pgd_a
             pgd_attend_set_visible(call, item, chunk, &gathered);
             pgd_attend_gathered(call, item, chunk, &gathered, 0, &call->worker->partial);
             pgd_attend_merge(call, item, chunk, &merging, &call->worker->partial);
+            if (tells_trust) {
+                pgd_trust_note(call, item, c, &call->worker->partial);
+            }
         }
+    }
+    if (tells_trust && turn->end == plan->chunk_count) {
+        pgd_trust_judge(call, item);
     }
     if (turn->end == plan->chunk_count) {
         add_collapsed(call, item, &merging);
@@ -357,7 +367,7 @@ enum pagoda_status pagoda_cache_attend(struct pagoda_cache *cache, uint32_t laye
     if (cache->spill == NULL || cache->spill->layers[layer_index].away == 0) {
         const struct pgd_attend_turn all = {0, cache->plan.chunk_count, &layer->next_item, NULL};
         pgd_attend_chunks(&call, &all);
-    } else if (cache->batch.count == 1 && !cache->spill->options.read_all) {
+    } else if (pgd_attend_selects(&call)) {
         pgd_attend_selected(&call);
     } else {
         pgd_attend_streamed(&call);

@@ -249,7 +249,7 @@ static void lay_out_staging(struct pagoda_cache *cache, struct pgd_carver *carve
         lay_out_worker(cache, carver, workers == NULL ? NULL : &workers[i]);
     }
     if (cache->spill != NULL) {
-        pgd_spill_lay_out(cache, carver, blocks);
+        pgd_spill_lay_out(cache, carver, blocks, chunks);
     }
     if (carver->base != NULL) {
         cache->plan.chunks = plan;

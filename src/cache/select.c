@@ -27,6 +27,7 @@ void pgd_select_begin(struct pagoda_cache *cache)
     struct pgd_spill *spill = cache->spill;
     spill->stall_left_ns = spill->options.stall_ms * UINT64_C(1000000);
     spill->unread_pages = 0;
+    pgd_trust_decide(cache);
 }
 
 static bool has_digest(const struct pagoda_cache *cache, uint32_t index)
@@ -59,9 +60,12 @@ void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_atten
         call->cache->kernels->score_digests(&call->shape, PGD_LANES, count, digests, &rows, call->worker->digest,
                                             &scores);
         for (uint32_t r = 0; r < call->group; r++) {
-            float *mass = spill->mass + (size_t) (head * call->group + r) * spill->capacity * cells;
+            const size_t row = (size_t) (head * call->group + r) * spill->capacity * cells;
             for (uint32_t i = 0; i < count; i++) {
-                mass[at[i]] = scores.mass[r * scores.stride + i];
+                spill->mass[row + at[i]] = scores.mass[r * scores.stride + i];
+                for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
+                    spill->lean[line][row + at[i]] = scores.lean[line][r * scores.stride + i];
+                }
             }
         }
     }
@@ -296,6 +300,15 @@ static void give_frame(struct pagoda_cache *cache, uint32_t index, uint32_t laye
     cache->spill->recalled_pages++;
 }
 
+/* A page comes back into a frame that was nobody's. */
+static void give_spare(struct pagoda_cache *cache, const struct pgd_fetch_page *fetched, const struct pgd_fetch *fetch,
+                       uint32_t layer, uint32_t frame)
+{
+    give_frame(cache, fetched->block, layer, frame, fetch->memory + fetched->at);
+    cache->live_row_bytes += pgd_cache_live_bytes(cache, fetched->block, layer);
+    cache->spill->layers[layer].away--;
+}
+
 /* A frame that nobody needs, while the next tokens still have room. */
 static bool take_spare_frame(struct pagoda_cache *cache, uint32_t layer, uint32_t *frame)
 {
@@ -312,6 +325,18 @@ static bool take_spare_frame(struct pagoda_cache *cache, uint32_t layer, uint32_
     return true;
 }
 
+void pgd_select_keep_spare(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer)
+{
+    for (uint32_t i = 0; i < fetch->page_count; i++) {
+        const struct pgd_fetch_page *fetched = &fetch->pages[i];
+        uint32_t frame = PGD_FRAME_NONE;
+        const bool away = pgd_table_page(cache->table, fetched->block, layer)->state == PAGODA_PAGE_SPILLED;
+        if (away && fetched->outcome == PGD_FETCH_GOOD && take_spare_frame(cache, layer, &frame)) {
+            give_spare(cache, fetched, fetch, layer, frame);
+        }
+    }
+}
+
 void pgd_select_keep(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer)
 {
     for (uint32_t i = 0; i < fetch->page_count; i++) {
@@ -321,9 +346,7 @@ void pgd_select_keep(struct pagoda_cache *cache, const struct pgd_fetch *fetch, 
         }
         uint32_t frame = PGD_FRAME_NONE;
         if (take_spare_frame(cache, layer, &frame)) {
-            give_frame(cache, fetched->block, layer, frame, fetch->memory + fetched->at);
-            cache->live_row_bytes += pgd_cache_live_bytes(cache, fetched->block, layer);
-            cache->spill->layers[layer].away--;
+            give_spare(cache, fetched, fetch, layer, frame);
             continue;
         }
         const uint32_t victim = pgd_spill_coldest(cache, layer);

@@ -3,6 +3,8 @@
 #include "base/status.h"
 #include "cache/spill.h"
 
+#define SPILL_BATCH_TOKENS 64u
+
 /* Index of the class of frames of so many bytes, made if it is new; PGD_POOL_CLASSES_MAX when there is no room. */
 static uint32_t class_of(struct pagoda_cache *cache, uint64_t *class_bytes, uint64_t bytes)
 {
@@ -81,11 +83,18 @@ uint64_t pgd_cache_blocks_limit(const struct pagoda_cache *cache)
     return limit;
 }
 
+/* The largest batch that there must be room for. With a flash tier smaller ones do: what digests leave is not much, and
+ * pages that stay in memory are worth more than the speed of reading a prompt. */
+static uint64_t least_batch(const struct pagoda_cache *cache)
+{
+    return cache->spill == NULL ? cache->batch_tokens : pgd_min_u64(cache->batch_tokens, SPILL_BATCH_TOKENS);
+}
+
 /* Blocks that may be exact at the same time, whatever the pressure: the first, the latest, a batch, ragged ends. */
 static uint64_t exact_blocks(const struct pagoda_cache *cache)
 {
     return pgd_div_up_u64(cache->exact_first, cache->page_tokens) +
-           pgd_div_up_u64((uint64_t) cache->exact_recent + cache->batch_tokens, cache->page_tokens) + 2;
+           pgd_div_up_u64((uint64_t) cache->exact_recent + least_batch(cache), cache->page_tokens) + 2;
 }
 
 /* Of `blocks` blocks, those that a layer must have in memory. Window layers hold on to a block as a whole. */

@@ -83,17 +83,19 @@ static unsigned char *carve_aligned(struct pgd_carver *carver, uint64_t bytes)
 /* The largest of every number that the layers which grow need. */
 struct needs {
     uint64_t query_heads;
+    uint64_t kv_heads;
     uint64_t value_size;
     uint64_t cell_floats; /* keys and values of one cell */
 };
 
 static struct needs find_needs(const struct pagoda_cache *cache)
 {
-    struct needs needs = {0, 0, 0};
+    struct needs needs = {0, 0, 0, 0};
     for (uint32_t i = 0; i < cache->layer_count; i++) {
         const struct pagoda_layer *shape = &cache->layers[i].shape;
         if (shape->window == 0) {
             needs.query_heads = pgd_max_u64(needs.query_heads, shape->query_heads);
+            needs.kv_heads = pgd_max_u64(needs.kv_heads, shape->kv_heads);
             needs.value_size = pgd_max_u64(needs.value_size, shape->value_size);
             needs.cell_floats =
                 pgd_max_u64(needs.cell_floats, (uint64_t) PGD_LANES * (shape->key_size + shape->value_size));
@@ -102,7 +104,7 @@ static struct needs find_needs(const struct pagoda_cache *cache)
     return needs;
 }
 
-void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, uint64_t blocks)
+void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, uint64_t blocks, uint64_t chunks)
 {
     struct pgd_spill *spill = cache->spill;
     const struct needs needs = find_needs(cache);
@@ -122,6 +124,9 @@ void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, ui
     }
     made.staged = pgd_carve(carver, blocks * sizeof(*made.staged));
     made.mass = pgd_carve(carver, needs.query_heads * blocks * cache->page_cells * sizeof(float));
+    for (uint32_t i = 0; i < PGD_DIGEST_LINES; i++) {
+        made.lean[i] = pgd_carve(carver, needs.query_heads * blocks * cache->page_cells * sizeof(float));
+    }
     made.reach = pgd_carve(carver, needs.query_heads * blocks * sizeof(float));
     made.row_total = pgd_carve(carver, needs.query_heads * sizeof(float));
     made.row_left = pgd_carve(carver, needs.query_heads * sizeof(float));
@@ -132,6 +137,10 @@ void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, ui
     made.queries = pgd_carve(carver, spill->growing * sizeof(*made.queries));
     pgd_queries_lay_out(cache, carver, made.queries);
     made.rows = pgd_carve(carver, needs.cell_floats * sizeof(float));
+    made.trust_heads = (uint32_t) needs.kv_heads;
+    made.trust = pgd_carve(carver, cache->layer_count * needs.kv_heads * sizeof(*made.trust));
+    made.judged = pgd_carve(carver, PGD_TRUST_SLOTS * needs.kv_heads * sizeof(float));
+    made.chunk_mass = pgd_carve(carver, PGD_TRUST_SLOTS * needs.query_heads * chunks * sizeof(float));
     const uint64_t rows = cache->batch_tokens * needs.query_heads;
     for (uint32_t i = 0; i < 2; i++) {
         made.streamed[i].max = pgd_carve(carver, rows * sizeof(float));
@@ -187,6 +196,9 @@ void pgd_spill_forget_all(struct pagoda_cache *cache)
     for (uint32_t slot = 0; slot < spill->capacity; slot++) {
         spill->blocks[slot] = (struct pgd_spill_block) {.group = PGD_GROUP_NONE, .digests = PGD_FRAME_NONE};
         spill->free_groups[spill->free_group_count++] = spill->capacity - 1 - slot;
+    }
+    for (uint32_t i = 0; i < PGD_TRUST_SLOTS * spill->trust_heads; i++) {
+        spill->judged[i] = -1;
     }
     for (uint32_t i = 0; i < cache->layer_count; i++) {
         spill->layers[i].away = 0;
@@ -491,11 +503,14 @@ uint32_t pgd_spill_coldest(const struct pagoda_cache *cache, uint32_t layer)
     return best;
 }
 
-static bool spill_coldest(struct pagoda_cache *cache)
+/* One page of every layer; layers that are read in full go last: each of their pages is of use to every token. */
+static bool spill_coldest(struct pagoda_cache *cache, bool dense)
 {
     bool any = false;
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-        const uint32_t victim = cache->spill->layers[layer].grows ? pgd_spill_coldest(cache, layer) : UINT32_MAX;
+        const struct pgd_spill_layer *about_layer = &cache->spill->layers[layer];
+        const bool in_turn = about_layer->grows && about_layer->dense == dense;
+        const uint32_t victim = in_turn ? pgd_spill_coldest(cache, layer) : UINT32_MAX;
         if (victim < pgd_table_count(cache->table)) {
             spill_page(cache, victim, layer);
             any = true;
@@ -508,7 +523,7 @@ bool pgd_spill_make_room(struct pagoda_cache *cache, uint64_t end_position)
 {
     /* Whole groups first: what draws attention stays in memory, and runs stay long. */
     return spill_written_block(cache) || write_oldest(cache, end_position, group_blocks(cache)) ||
-           spill_coldest(cache) || write_oldest(cache, end_position, 1);
+           spill_coldest(cache, false) || spill_coldest(cache, true) || write_oldest(cache, end_position, 1);
 }
 
 void pgd_spill_write_behind(struct pagoda_cache *cache, uint32_t count)

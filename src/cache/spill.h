@@ -3,6 +3,7 @@
  *   spill.c    what is kept about them; groups of blocks to flash; pages out of memory
  *   fetch.c    pages from flash into staging, half by half
  *   queries.c  what queries have been like
+ *   trust.c    how far digests have been right
  *   select.c   which pages a token reads; heat; pages back into memory
  *   stream.c   attention for layers with pages on flash
  *
@@ -38,6 +39,7 @@
 
 #define PGD_GROUP_BLOCKS 16u
 #define PGD_GROUP_NONE UINT32_MAX
+#define PGD_TRUST_SLOTS 8u                      /* tokens of a batch that digests are tried on */
 #define PGD_FLASH_RESERVE (UINT64_C(256) << 20) /* free bytes of the file system that are left to others */
 
 /* A layer whose pages may go to flash, or one with a window (grows is false). */
@@ -46,6 +48,7 @@ struct pgd_spill_layer {
     uint32_t ordinal;      /* among the layers that grow */
     uint32_t digest_bytes; /* of one cell and KV head */
     uint64_t digest_at;    /* where its digests begin in a block's frame of digests */
+    bool dense;            /* read in full by every token: digests have not been right (trust.c) */
     uint32_t away;         /* S2 */
     uint32_t collapsed;    /* of these */
 };
@@ -129,17 +132,22 @@ struct pgd_spill {
     const unsigned char **staged; /* [capacity] by index: where a page of the layer in hand lies; NULL */
     struct pgd_team team;
 
-    float *mass;        /* [query heads][capacity x cells of a page] by index: log of what digests expect */
-    float *reach;       /* [query heads][capacity] the same of whole pages */
-    float *row_total;   /* [query heads] log of all mass */
-    float *row_left;    /* [query heads] share of the mass that is not to be read */
-    uint32_t *selected; /* [capacity] indices, in token order */
+    float *mass;                   /* [query heads][capacity x cells of a page] by index: log of what digests expect */
+    float *lean[PGD_DIGEST_LINES]; /* the same: where the row looks between the tokens that a digest sketches */
+    float *reach;                  /* [query heads][capacity] the same of whole pages */
+    float *row_total;              /* [query heads] log of all mass */
+    float *row_left;               /* [query heads] share of the mass that is not to be read */
+    uint32_t *selected;            /* [capacity] indices, in token order */
     uint32_t selected_count;
-    uint32_t *ranked;               /* [capacity] candidates */
-    float *rank_score;              /* [capacity] by index */
-    uint8_t *unread;                /* [capacity] by index: 1: stood in for */
-    float *rows;                    /* keys and values of one cell */
-    struct pgd_queries *queries;    /* [growing] queries.c */
+    uint32_t *ranked;            /* [capacity] candidates */
+    float *rank_score;           /* [capacity] by index */
+    uint8_t *unread;             /* [capacity] by index: 1: stood in for */
+    float *rows;                 /* keys and values of one cell */
+    struct pgd_queries *queries; /* [growing] queries.c */
+    struct pgd_trust *trust;     /* [layer_count][PAGODA heads of the widest layer] */
+    uint32_t trust_heads;
+    float *judged;     /* trust.c: [PGD_TRUST_SLOTS][trust_heads] */
+    float *chunk_mass; /* trust.c: [query heads][chunk capacity] log of what a chunk has for the batch's last token */
     struct pgd_partial streamed[2]; /* [batch_tokens x query heads] running states, plain and rotated */
     uint32_t packet_count;          /* packets of selected pages, each with a partial result */
     atomic_uint next_head;          /* to be merged */
@@ -168,8 +176,8 @@ static inline bool pgd_page_is_away(const struct pgd_page *page)
 PGD_MUST_CHECK enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_bytes,
                                                  struct pagoda_error *error);
 
-/* Carves what depends on the number of blocks. */
-void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, uint64_t blocks);
+/* Carves what depends on the number of blocks, and of chunks that a plan of them has at most. */
+void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, uint64_t blocks, uint64_t chunks);
 
 /* Opens the flash file. Errors: those of pgd_flash_open. */
 PGD_MUST_CHECK enum pagoda_status pgd_spill_open(struct pagoda_cache *cache, struct pagoda_error *error);
@@ -229,6 +237,26 @@ void pgd_queries_note(const struct pgd_attend_call *call);
 
 struct pgd_digest_queries pgd_queries_of(const struct pagoda_cache *cache, uint32_t layer, uint32_t head);
 
+/* ---- trust.c ---- */
+
+/* How far the digests of a KV head have been wrong about what its queries drew on. */
+struct pgd_trust {
+    uint32_t count; /* queries looked at, up to a limit: after that old ones fade */
+    float missed;   /* share of the attention, on average, in chunks that digests took for much less */
+};
+
+/* Whoever streams an item: before its first chunk, with each chunk, after the last. */
+void pgd_trust_begin(const struct pgd_attend_call *call, const struct pgd_attend_item *item);
+void pgd_trust_note(const struct pgd_attend_call *call, const struct pgd_attend_item *item, uint32_t chunk_index,
+                    const struct pgd_partial *partial);
+void pgd_trust_judge(const struct pgd_attend_call *call, const struct pgd_attend_item *item);
+
+/* Conductor, after a streamed call: adds what was found to what is known of the layer. */
+void pgd_trust_fold(const struct pgd_attend_call *call);
+
+/* Owner: decides which layers are read in full. */
+void pgd_trust_decide(struct pagoda_cache *cache);
+
 /* ---- fetch.c ---- */
 
 /* Conductor: empties a half; false when reads that came too late are still on their way into it. */
@@ -264,6 +292,9 @@ void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_atten
 /* Conductor, when all chunks were scored and all pages in memory attended: chooses what is read. */
 void pgd_select_choose(const struct pgd_attend_call *call);
 
+/* Conductor: pages of a half get a frame as long as there are any that nobody needs; for layers that are read in full. */
+void pgd_select_keep_spare(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer);
+
 /* Conductor: pages of a half that are worth it get a frame. */
 void pgd_select_keep(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer);
 
@@ -278,6 +309,9 @@ static inline uint32_t pgd_chunk_blocks(const struct pagoda_cache *cache, const 
 /* pagoda_cache_attend for a layer with pages away. */
 void pgd_attend_streamed(const struct pgd_attend_call *call);
 void pgd_attend_selected(const struct pgd_attend_call *call);
+
+/* Whether the token in hand reads only some of the layer's pages. */
+bool pgd_attend_selects(const struct pgd_attend_call *call);
 
 /* Where this thread's scores of up to PGD_CHUNK_BLOCKS digests go. */
 struct pgd_digest_scores pgd_attend_scores(const struct pgd_attend_call *call, uint32_t rows);

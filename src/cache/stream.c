@@ -9,6 +9,12 @@
 
 #define SPINS_BEFORE_YIELD 2000u
 
+bool pgd_attend_selects(const struct pgd_attend_call *call)
+{
+    const struct pgd_spill *spill = call->cache->spill;
+    return call->cache->batch.count == 1 && !spill->options.read_all && !spill->layers[call->layer_index].dense;
+}
+
 /* ---- the team ---- */
 
 void pgd_team_wait(struct pgd_team *team, uint32_t threads)
@@ -121,7 +127,11 @@ void pgd_attend_streamed(const struct pgd_attend_call *call)
         const bool is_last = fetch->is_last;
         wait_for_team(call);
         if (is_conductor(call)) {
+            if (call->cache->batch.count == 1) {
+                pgd_select_keep_spare(call->cache, fetch, call->layer_index);
+            }
             pgd_fetch_end(call->cache, fetch);
+            pgd_trust_fold(call);
         }
         if (is_last) {
             return;
@@ -138,19 +148,15 @@ struct pgd_digest_scores pgd_attend_scores(const struct pgd_attend_call *call, u
     return (struct pgd_digest_scores) {scores, {scores + floats, scores + 2 * floats}, PGD_CHUNK_BLOCKS};
 }
 
-/* A softmax over what the digests of some cells stand for, to the rows of one KV head of an item, merged into
- * `rotated`. */
-static void stand_in(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
-                     const struct pgd_plan_chunk *chunk, uint32_t head, const uint8_t *const *digests, uint32_t count,
-                     const struct pgd_partial *rotated)
+/* A softmax over what the digests of some cells stand for, with their scores, to the rows of one KV head of an item,
+ * merged into `rotated`. */
+static void stand_in(const struct pgd_attend_call *call, uint32_t rows, const uint8_t *const *digests, uint32_t count,
+                     const struct pgd_digest_scores *scores, const struct pgd_partial *rotated)
 {
     const struct pgd_kernels *kernels = call->cache->kernels;
-    const struct pgd_packed_rows rows = pgd_attend_packed_rows(call, item, chunk, head);
     const struct pgd_partial *partial = &call->worker->partial;
-    const struct pgd_digest_scores scores = pgd_attend_scores(call, rows.count);
-    kernels->score_digests(&call->shape, PGD_LANES, count, digests, &rows, call->worker->digest, &scores);
-    for (uint32_t r = 0; r < rows.count; r++) {
-        float *weight = scores.mass + (size_t) r * scores.stride;
+    for (uint32_t r = 0; r < rows; r++) {
+        float *weight = scores->mass + (size_t) r * scores->stride;
         float max = -INFINITY;
         float sum = 0;
         for (uint32_t i = 0; i < count; i++) {
@@ -163,16 +169,32 @@ static void stand_in(const struct pgd_attend_call *call, const struct pgd_attend
         partial->max[r] = max;
         partial->sum[r] = sum;
     }
-    memset(partial->out, 0, (size_t) rows.count * call->shape.value_size * sizeof(float));
-    kernels->blend_digests(&call->shape, count, digests, rows.count, scores.mass, &scores, partial->out);
-    kernels->merge(rows.count, call->shape.value_size, rotated, partial);
+    memset(partial->out, 0, (size_t) rows * call->shape.value_size * sizeof(float));
+    kernels->blend_digests(&call->shape, count, digests, rows, scores->mass, scores, partial->out);
+    kernels->merge(rows, call->shape.value_size, rotated, partial);
+}
+
+/* Scores of cells `at` (block x cells of a page) for the rows of one KV head, as select.c has left them. */
+static void recall_scores(const struct pgd_attend_call *call, uint32_t head, const uint32_t *at, uint32_t count,
+                          const struct pgd_digest_scores *scores)
+{
+    const struct pgd_spill *spill = call->cache->spill;
+    for (uint32_t r = 0; r < call->group; r++) {
+        const size_t row = (size_t) (head * call->group + r) * spill->capacity * call->cache->page_cells;
+        for (uint32_t i = 0; i < count; i++) {
+            scores->mass[r * scores->stride + i] = spill->mass[row + at[i]];
+            for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
+                scores->lean[line][r * scores->stride + i] = spill->lean[line][row + at[i]];
+            }
+        }
+    }
 }
 
 /* Whether a page takes part by its digests only. */
 static bool is_stood_in(const struct pgd_attend_call *call, uint32_t index)
 {
     const struct pagoda_cache *cache = call->cache;
-    if (cache->batch.count == 1 && !cache->spill->options.read_all) {
+    if (pgd_attend_selects(call)) {
         return cache->spill->unread[index] != 0;
     }
     return pgd_table_page(cache->table, index, call->layer_index)->state == PAGODA_PAGE_COLLAPSED;
@@ -182,20 +204,32 @@ void pgd_attend_stand_ins(const struct pgd_attend_call *call, const struct pgd_a
                           const struct pgd_partial *rotated)
 {
     const struct pagoda_cache *cache = call->cache;
+    const uint32_t rows = pgd_attend_head_rows(call, item);
+    const struct pgd_digest_scores scores = pgd_attend_scores(call, rows);
     for (uint32_t c = 0; c < cache->plan.chunk_count; c++) {
         const struct pgd_plan_chunk *chunk = &cache->plan.chunks[c];
         const uint8_t *digests[PGD_CHUNK_BLOCKS];
+        uint32_t at[PGD_CHUNK_BLOCKS];
         uint32_t count = 0;
         for (uint32_t i = 0; i < chunk->cells; i++) {
             const uint32_t index = chunk->block + (chunk->cell + i) / cache->page_cells;
+            const uint32_t cell = (chunk->cell + i) % cache->page_cells;
             if (is_stood_in(call, index)) {
-                digests[count++] = pgd_spill_digest(cache, index, call->layer_index, item->head + head,
-                                                    (chunk->cell + i) % cache->page_cells);
+                at[count] = index * cache->page_cells + cell;
+                digests[count++] = pgd_spill_digest(cache, index, call->layer_index, item->head + head, cell);
             }
         }
-        if (count > 0) {
-            stand_in(call, item, chunk, head, digests, count, rotated);
+        if (count == 0) {
+            continue;
         }
+        if (pgd_attend_selects(call)) {
+            recall_scores(call, item->head + head, at, count, &scores);
+        } else {
+            const struct pgd_packed_rows packed = pgd_attend_packed_rows(call, item, chunk, head);
+            cache->kernels->score_digests(&call->shape, PGD_LANES, count, digests, &packed, call->worker->digest,
+                                          &scores);
+        }
+        stand_in(call, rows, digests, count, &scores, rotated);
     }
 }
 
@@ -422,7 +456,6 @@ static void merge_selected(const struct pgd_attend_call *call, uint32_t head)
         pgd_attend_merge(call, &item, c < cache->plan.chunk_count ? &cache->plan.chunks[c] : &packet, &merging,
                          &partial);
     }
-    pgd_attend_pack_rows(call, &item);
     pgd_attend_stand_ins(call, &item, 0, &merging.rotated);
     pgd_attend_finish_merging(call, &item, &merging);
 }

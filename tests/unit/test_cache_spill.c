@@ -151,3 +151,48 @@ TEST(the_more_attention_is_to_be_read_the_closer_the_result)
     }
     CHECK(last < 1e-3);
 }
+
+/* The same life in two caches, by teams of one and of `threads`: fills, then token by token. */
+static bool teams_agree(struct pagoda_cache_options *options, uint32_t threads)
+{
+    struct twin *twin = new_twin();
+    struct fill *one = new_fill(5);
+    struct fill *many = new_fill(5);
+    struct pagoda_cache *alone = open_spilling(options, 0);
+    struct pagoda_cache *team = open_spilling(options, 0);
+    bool good = true;
+    while (good && pagoda_cache_position(alone) < LONG) {
+        const uint32_t count = pagoda_cache_position(alone) < LONG - 200 ? 64 : 1;
+        good = run_batch(alone, twin, one, count) == PAGODA_OK && run_batch_in_team(team, twin, many, count, threads);
+        for (int layer = 0; layer < LAYERS && good; layer++) {
+            good = memcmp(one->outputs[layer], many->outputs[layer], count * sizeof(one->outputs[0][0])) == 0;
+            if (!good) {
+                fprintf(stderr, "layer %d differs at position %llu, batch of %u\n", layer,
+                        (unsigned long long) pagoda_cache_position(alone), count);
+            }
+        }
+    }
+    pagoda_cache_close(alone);
+    pagoda_cache_close(team);
+    free(twin);
+    free(one);
+    free(many);
+    return good;
+}
+
+TEST(what_a_token_reads_does_not_depend_on_threads)
+{
+    static const double recalls[] = {0.5, 0.99};
+    for (int i = 0; i < 4; i++) {
+        struct pagoda_layer layers[LAYERS];
+        struct pagoda_cache_options options;
+        fill_layers(layers);
+        fill_options(&options, layers);
+        options.threads_max = 3;
+        options.flash.recall = recalls[i % 2];
+        options.codec = i < 2 ? PAGODA_CODEC_F16 : PAGODA_CODEC_K8V4;
+        options.codec_tight = options.codec;
+        CHECK(teams_agree(&options, 2));
+        CHECK(teams_agree(&options, 3));
+    }
+}
