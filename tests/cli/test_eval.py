@@ -34,10 +34,7 @@ ANSWERS = {"written": int, "written_low": NUMBER, "written_high": NUMBER, "chose
            "chosen_high": NUMBER, "nll": NUMBER}
 CELL = {"trials": int, "prompt_tokens": NUMBER, "dropped": NUMBER, "quantized": NUMBER, "spilled": NUMBER,
         "key_held": NUMBER, "exact": ANSWERS, "tested": ANSWERS}
-SHARES = {"written_of_exact": NUMBER, "written_of_exact_low": NUMBER, "written_of_exact_high": NUMBER}
-PASSKEY = dict(CELL, **SHARES, nll_gap={"mean": NUMBER}, cells=[dict(CELL, length=int, depth=NUMBER)])
-RECALL = dict({name: kind for name, kind in CELL.items() if name != "key_held"}, task=str, group=str, length=int,
-              unread=NUMBER, nll_gap={"mean": NUMBER}, rereads={"exact": int, "tested": int})
+PASSKEY = dict(CELL, cells=[dict(CELL, length=int, depth=NUMBER)])
 
 
 def prose(seed, sentences):
@@ -184,59 +181,6 @@ def pass_keys_are_lost_with_the_tokens_that_held_them():
 
 
 @suite.test
-def what_was_dropped_is_not_recalled():
-    report = evaluate(*flags(texts(2, 400)), "--tasks", "copy,facts", "--lengths", 1000, "--questions", 8, "-c", 200,
-                      "--kv-codec", "f16", "--raw")
-    rows = {row["group"]: row for row in report["recall"]}
-    assert list(rows) == ["copy", "facts", "facts, late", "facts, corrected", "facts, never told"], list(rows)
-    for row in rows.values():
-        check(row, RECALL)
-        assert row["length"] == 1000 and 950 < row["prompt_tokens"] <= 1000 and row["dropped"] > 700, row
-        assert row["rereads"] == {"exact": 0, "tested": 0}, row
-    assert "perplexity" not in report and report["acted"] is True and report["warnings"] == [], report
-    assert report["setting"]["raw"] is True, report
-    copy, facts = rows["copy"], rows["facts"]
-    assert (copy["task"], copy["trials"], facts["task"], facts["trials"]) == ("copy", 8, "facts", 8), report
-    assert copy["exact"]["written"] >= 3 and copy["exact"]["written"] > copy["tested"]["written"], copy
-    assert copy["exact"]["chosen"] > copy["tested"]["chosen"] and 0 < copy["fact_held"] < 0.5, copy
-    assert copy["written_of_exact"] < 0.6 and copy["written_of_exact_low"] < copy["written_of_exact_high"], copy
-    gap = copy["nll_gap"]
-    assert abs(gap["mean"] - copy["tested"]["nll"] + copy["exact"]["nll"]) < 1e-6, copy
-    assert 1 < gap["low"] < gap["mean"] < gap["high"], copy
-    assert facts["fact_held"] == 0 and facts["tested"]["nll"] > facts["exact"]["nll"], facts
-    assert rows["facts, late"]["fact_held"] == 1 and rows["facts, late"]["nll_gap"]["low"] is None, rows
-    assert rows["facts, never told"]["fact_held"] is None and rows["facts, never told"]["trials"] == 1, rows
-
-
-@suite.test
-def a_cache_that_holds_all_recalls_as_the_exact_one():
-    arguments = ["eval", chat_model(), *flags(texts(1, 300)), "--tasks", "keys,lookup,words", "--lengths", 800,
-                 "--questions", 2, "--seed", 4]
-    report = run(*arguments, "--json", code=0).json()
-    assert [row["task"] for row in report["recall"]] == ["keys", "lookup", "words"], report
-    for row in report["recall"]:
-        assert row["trials"] == 2 and row["exact"] == row["tested"] and row["nll_gap"]["mean"] == 0, row
-    assert report["acted"] is False and "never acted" in report["warnings"][0], report
-    result = run(*arguments, code=0)
-    surprise = f"{report['recall'][0]['exact']['nll']:.2f}"
-    for word in ("recall: answers", "lookup ", "words ", "of exact's", "+0.00", surprise):
-        assert word in result.out, (word, result)
-    assert all(line == line.rstrip() and len(line) <= 120 for line in result.out.splitlines()), result
-
-
-@suite.test
-def only_what_is_decoded_counts():
-    arguments = [*flags(texts(2)), "--docs", 2, "--tokens", 300, "--noise", *SMALL]
-    report = evaluate(*arguments, "--decode", 10)
-    assert report["predictions"] == 20 and report["setting"]["decode"] == 10, report
-    assert [document["predictions"] for document in report["documents"]] == [10, 10], report
-    assert report["kld"]["acting_predictions"] == 20 and report["noise"]["kld"] > 0, report
-    assert report["kld"]["mean"] > report["noise"]["kld"], report
-    assert [document["tokens"]["total"] for document in report["documents"]] == [300, 300], report
-    fails(2, ["--decode 300", "300 tokens"], "eval", chat_model(), *arguments, "--decode", 300)
-
-
-@suite.test
 def pass_keys_come_with_documents_and_in_the_table():
     arguments = ["eval", chat_model(), *flags(texts()), "--tokens", 64, "--passkey", "--lengths", 400, "--depths", 1]
     result = run(*arguments, code=0)
@@ -320,14 +264,9 @@ def bad_numbers_are_refused():
             ("--step", "0", "range"), ("--step", "257", "range"), ("--depths", "0", "range"),
             ("--trials", "0", "range"), ("--lengths", "1024,x", "not a number"),
             ("--lengths", "1024,,2048", "not a number"), ("--lengths", "0", "range"),
-            ("--lengths", ",".join(["512"] * 17), "at most 16"), ("--questions", "0", "range"),
-            ("--decode", "x", "not a number"), ("--tasks", "fact", "did you mean 'facts'"),
-            ("--tasks", "keys,", "one of"), ("--tasks", "", "one of"), ("--on-full", "spill", "not in this")):
+            ("--lengths", ",".join(["512"] * 17), "at most 16"), ("--on-full", "spill", "not in this")):
         fails(2, ["--" + flag.strip("-"), word], "eval", chat_model(), *flags(texts(1)), flag, value)
     fails(2, "did you mean '--passkey'", "eval", "m.gguf", "--paskey")
-    fails(2, "did you mean '--tasks'", "eval", "m.gguf", "--task", "keys")
-    fails(2, ["facts of 200 tokens", "story-0.txt", "need a text of"], "eval", chat_model(), *flags(texts(1)),
-          "--tasks", "facts", "--lengths", 200)
     fails(2, ["'--lengths'", "pagoda eval"], "run", "m.gguf", "--lengths", "1")
     fails(2, ["a pass key needs", "story-0.txt"], "eval", chat_model(), *flags(texts(1)), "--passkey-only", "--lengths",
           "64")
