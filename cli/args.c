@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "cli/suggest.h"
+#include "engine/tasks.h"
 
 const char *const pgd_policy_words[] = {"fifo", "window", "sink", NULL};
 const char *const pgd_on_full_words[] = {"stop", "evict", "spill", NULL};
@@ -29,6 +30,7 @@ enum kind {
     CHOICE,  /* int: index into words */
     TEXTS,   /* struct pgd_texts: each flag adds one */
     COUNTS,  /* struct pgd_counts: numbers separated by commas */
+    TASKS,   /* uint32_t: bits of enum pgd_measurement, named by words separated by commas */
     BITS,    /* uint32_t: bits of a cache type of llama.cpp */
     CPU      /* const char *: a kernel level that is here */
 };
@@ -109,10 +111,20 @@ static const struct arg args[] = {
     {NULL, "noise", "", NULL,
      "measure as well what rounding to 15 bits costs, the floor below which nothing can be told", EVAL, SWITCH,
      AT(noise), 0, 0, NULL},
-    {NULL, "passkey", "", NULL, "ask for a number hidden in a text as well", EVAL, SWITCH, AT(passkey), 0, 0, NULL},
-    {NULL, "passkey-only", "", NULL, "ask for hidden numbers and nothing else", EVAL, SWITCH, AT(passkey_only), 0, 0,
+    {NULL, "decode", "", "N",
+     "count only the last N tokens of a document and read those one by one, as in a reply; 0: count all", EVAL, COUNT,
+     AT(decode), 0, 1 << 24, NULL},
+    {NULL, "tasks", "", "LIST",
+     "what to measure: documents, passkey, keys, lookup, copy, words, facts, all (but documents) [documents]", EVAL,
+     TASKS, AT(measured), 0, 0, NULL},
+    {NULL, "questions", "", "N", "how many questions of each task and length", EVAL, COUNT, AT(questions), 1, 100000,
      NULL},
-    {NULL, "lengths", "", "LIST", "lengths of texts with a number; not given: 1024,2048,4096", EVAL, COUNTS,
+    {NULL, "raw", "", NULL, "ask without the model's chat template", EVAL, SWITCH, AT(raw), 0, 0, NULL},
+    {NULL, "passkey", "", NULL, "as --tasks with passkey added: ask for a number hidden in a text as well", EVAL,
+     SWITCH, AT(passkey), 0, 0, NULL},
+    {NULL, "passkey-only", "", NULL, "as --tasks passkey: ask for hidden numbers and nothing else", EVAL, SWITCH,
+     AT(passkey_only), 0, 0, NULL},
+    {NULL, "lengths", "", "LIST", "lengths of texts with a question; not given: 1024,2048,4096", EVAL, COUNTS,
      AT(lengths), 1, 1 << 24, NULL},
     {NULL, "depths", "", "N", "at how many depths from start to end it is hidden", EVAL, COUNT, AT(depths), 1, 100,
      NULL},
@@ -317,6 +329,62 @@ static enum pagoda_status add_text(const char *text, struct pgd_texts *texts, st
     return PAGODA_OK;
 }
 
+/* The bit of what a word of --tasks names; 0: nothing. */
+static uint32_t find_measurement(const char *word)
+{
+    uint32_t all = PGD_MEASURE_PASSKEY;
+    for (uint32_t i = 0; pgd_task_at(i) != NULL; i++) {
+        all |= (uint32_t) PGD_MEASURE_TASK << i;
+        if (strcmp(word, pgd_task_at(i)->name) == 0) {
+            return (uint32_t) PGD_MEASURE_TASK << i;
+        }
+    }
+    if (strcmp(word, "documents") == 0) {
+        return PGD_MEASURE_DOCUMENTS;
+    }
+    if (strcmp(word, "passkey") == 0) {
+        return PGD_MEASURE_PASSKEY;
+    }
+    return strcmp(word, "all") == 0 ? all : 0;
+}
+
+static enum pagoda_status fail_measurement(const char *word, struct pagoda_error *error)
+{
+    char list[128] = "all, documents, passkey";
+    struct pgd_suggestion suggestion = pgd_suggest_start(word);
+    pgd_suggest_try(&suggestion, "documents");
+    pgd_suggest_try(&suggestion, "passkey");
+    for (uint32_t i = 0; pgd_task_at(i) != NULL; i++) {
+        const size_t used = strlen(list);
+        snprintf(list + used, sizeof(list) - used, ", %s", pgd_task_at(i)->name);
+        pgd_suggest_try(&suggestion, pgd_task_at(i)->name);
+    }
+    if (suggestion.best != NULL) {
+        return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not one of %s; did you mean '%s'?", word, list,
+                        suggestion.best);
+    }
+    return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not one of %s", word, list);
+}
+
+/* "keys,facts" */
+static enum pagoda_status set_tasks(const char *text, uint32_t *measured, struct pagoda_error *error)
+{
+    uint32_t bits = 0;
+    for (const char *at = text; at != NULL;) {
+        char word[64];
+        const size_t length = strcspn(at, ",");
+        snprintf(word, sizeof(word), "%.*s", (int) (length < sizeof(word) ? length : sizeof(word) - 1), at);
+        const uint32_t bit = find_measurement(word);
+        if (bit == 0) {
+            return fail_measurement(word, error);
+        }
+        bits |= bit;
+        at = at[length] == ',' ? at + length + 1 : NULL;
+    }
+    *measured = bits;
+    return PAGODA_OK;
+}
+
 static enum pagoda_status set_cpu(const char *text, const char **value, struct pagoda_error *error)
 {
     char list[96] = "auto";
@@ -352,6 +420,7 @@ static enum pagoda_status set_value(struct pgd_options *options, const struct ar
     case CHOICE: return set_choice(arg, text, field, error);
     case TEXTS: return add_text(text, field, error);
     case COUNTS: return set_counts(arg, text, field, error);
+    case TASKS: return set_tasks(text, field, error);
     case BITS: return pgd_codec_bits(text, field, error);
     case CPU: return set_cpu(text, field, error);
     }
@@ -501,6 +570,7 @@ static void fill_defaults(enum pgd_command command, struct pgd_options *options)
         .step = 32,
         .depths = 5,
         .trials = 1,
+        .questions = 20,
         .prefill = 512,
         .gen = 32,
         .repetitions = 5,
@@ -590,6 +660,20 @@ static bool names_model(const struct pgd_options *options, const char *word)
            (length > 5 && strcasecmp(word + length - 5, ".gguf") == 0);
 }
 
+/* --passkey adds to what --tasks says, --passkey-only takes documents away. */
+static void settle_measured(struct pgd_options *options)
+{
+    if (options->measured == 0) {
+        options->measured = PGD_MEASURE_DOCUMENTS;
+    }
+    if (options->passkey || options->passkey_only) {
+        options->measured |= PGD_MEASURE_PASSKEY;
+    }
+    if (options->passkey_only) {
+        options->measured &= ~(uint32_t) PGD_MEASURE_DOCUMENTS;
+    }
+}
+
 /* Assigns the words, and refuses what contradicts itself. */
 static enum pagoda_status settle(struct pgd_options *options, const struct given *given, char **words, int count,
                                  struct pagoda_error *error)
@@ -624,6 +708,7 @@ static enum pagoda_status settle(struct pgd_options *options, const struct given
     if (!was_given(given, "docs")) {
         options->documents = options->texts.count > options->documents ? options->texts.count : options->documents;
     }
+    settle_measured(options);
     return check_memory_flags(options, given, error);
 }
 
@@ -710,6 +795,7 @@ struct pgd_options pgd_options_exact(const struct pgd_options *options, uint64_t
     exact.threads_batch = options->threads_batch;
     exact.cpu = options->cpu;
     exact.outputs = options->outputs;
+    exact.rollback_tokens = options->rollback_tokens;
     return exact;
 }
 
@@ -747,6 +833,7 @@ static void print_default(const struct pgd_options *defaults, const struct arg *
     case TEXT:
     case TEXTS:
     case COUNTS:
+    case TASKS:
     case BITS:
     case CPU: break;
     }

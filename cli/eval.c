@@ -21,14 +21,23 @@
 
 #define USUAL_DOCUMENT_TOKENS 4096u
 #define DOCUMENT_TOKENS_MIN 16u
+#define QUESTION_TOKENS 128u /* most that a question and its answer take */
 
 /* ---- planning ---- */
+
+static bool has_tasks(const struct pgd_eval *eval)
+{
+    return eval->options->measured >= PGD_MEASURE_TASK;
+}
 
 static uint64_t longest_text(const struct pgd_eval *eval)
 {
     uint64_t longest = eval->document_count > 0 ? eval->document_tokens : 0;
     for (uint32_t i = 0; i < eval->cell_count; i++) {
-        longest = pgd_max_u64(longest, eval->cells[i].length + PGD_PASSKEY_REPLY_TOKENS);
+        longest = pgd_max_u64(longest, eval->cells[i].length + PGD_RECALL_REPLY_TOKENS);
+    }
+    for (uint32_t i = 0; has_tasks(eval) && pgd_eval_length(eval, i) != 0; i++) {
+        longest = pgd_max_u64(longest, pgd_eval_length(eval, i) + PGD_RECALL_REPLY_TOKENS);
     }
     return longest;
 }
@@ -59,14 +68,21 @@ static enum pagoda_status plan(struct pgd_eval *eval, struct pagoda_error *error
     const struct pgd_options *options = eval->options;
     const uint64_t usual = pgd_min_u64(USUAL_DOCUMENT_TOKENS, eval->info->trained_tokens);
     eval->document_tokens = options->document_tokens != 0 ? options->document_tokens : usual;
-    eval->document_count = options->passkey_only ? 0 : (uint32_t) options->documents;
+    eval->document_count = pgd_eval_measures(eval, PGD_MEASURE_DOCUMENTS) ? (uint32_t) options->documents : 0;
     if (eval->document_tokens < DOCUMENT_TOKENS_MIN) {
         return pgd_fail(error, PAGODA_INVALID, "--tokens %llu: a document has at least %u tokens",
                         (unsigned long long) eval->document_tokens, DOCUMENT_TOKENS_MIN);
     }
+    if (options->decode >= eval->document_tokens) {
+        return pgd_fail(error, PAGODA_INVALID, "--decode %llu: of a document's %llu tokens the first cannot count",
+                        (unsigned long long) options->decode, (unsigned long long) eval->document_tokens);
+    }
     enum pagoda_status status = cut_documents(eval, error);
-    if (status == PAGODA_OK && (options->passkey || options->passkey_only)) {
+    if (status == PAGODA_OK && pgd_eval_measures(eval, PGD_MEASURE_PASSKEY)) {
         status = pgd_eval_plan_passkeys(eval, error);
+    }
+    if (status == PAGODA_OK) {
+        pgd_eval_plan_tasks(eval);
     }
     return status;
 }
@@ -105,7 +121,10 @@ static enum pgd_exit open_caches(struct pgd_eval *eval)
 {
     struct pgd_options wanted = *eval->options;
     const uint64_t longest = longest_text(eval);
-    wanted.outputs = (uint32_t) pgd_max_u64(eval->options->step, PGD_PASSKEY_ANSWER_TOKENS_MAX);
+    wanted.outputs = (uint32_t) eval->options->step;
+    if (has_tasks(eval) && eval->info->window > 0) {
+        wanted.rollback_tokens = QUESTION_TOKENS; /* or window layers could not go back to before a question */
+    }
     const struct pgd_options exact = pgd_options_exact(&wanted, longest);
     enum pgd_exit code = pgd_load_bridge(&wanted, eval->model, &eval->tested);
     if (code == PGD_EXIT_OK) {
@@ -150,6 +169,7 @@ static enum pagoda_status read_documents(struct pgd_eval *eval, struct pagoda_er
     const struct pgd_contender contenders[] = {{eval->tested, eval->tally}, {eval->noise, eval->noise_tally}};
     const struct pgd_compare_options options = {
         .step = (uint32_t) eval->options->step,
+        .decode = eval->options->decode,
         .progress = pgd_eval_progress,
         .user = eval,
         .cancel = pgd_interrupt_flag(),
@@ -174,6 +194,9 @@ static enum pagoda_status measure(struct pgd_eval *eval, struct pagoda_error *er
     enum pagoda_status status = read_documents(eval, error);
     if (status == PAGODA_OK) {
         status = pgd_eval_ask_passkeys(eval, error);
+    }
+    if (status == PAGODA_OK) {
+        status = pgd_eval_ask_tasks(eval, error);
     }
     pgd_progress_end(&eval->progress);
     pgd_interrupt_release();
@@ -202,7 +225,12 @@ double pgd_eval_floors(const struct pgd_eval *eval)
 bool pgd_eval_has_acted(const struct pgd_eval *eval)
 {
     const struct pgd_eval_cell answers = pgd_eval_sum_cells(eval);
-    return eval->summary.acting.count > 0 || answers.dropped + answers.quantized + answers.spilled > 0;
+    bool acted = eval->summary.acting.count > 0 || answers.dropped + answers.quantized + answers.spilled > 0;
+    for (uint32_t i = 0; i < eval->row_count; i++) {
+        const struct pgd_eval_cell *cell = &eval->rows[i].cell;
+        acted = acted || cell->dropped + cell->quantized + cell->spilled > 0;
+    }
+    return acted;
 }
 
 static bool print_report(const struct pgd_eval *eval)
@@ -266,6 +294,8 @@ static void close_all(struct pgd_eval *eval)
     free(eval->documents);
     free(eval->held);
     free(eval->cells);
+    free(eval->passkey_gaps.items);
+    pgd_eval_free_rows(eval);
     pgd_tally_close(eval->tally);
     pgd_tally_close(eval->noise_tally);
     pgd_bridge_close(eval->noise);

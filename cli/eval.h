@@ -5,7 +5,10 @@
 #include "cli/eval_texts.h"
 #include "cli/progress.h"
 #include "engine/bridge.h"
+#include "engine/recall.h"
+#include "engine/statistics.h"
 #include "engine/tally.h"
+#include "engine/tasks.h"
 
 /* What the tested cache, and the exact one, held at the end of a document. */
 struct pgd_eval_held {
@@ -14,7 +17,7 @@ struct pgd_eval_held {
     uint64_t tested_bytes;
 };
 
-/* Answers to the pass keys of one length and depth, or of all. */
+/* Answers to the pass keys of one length and depth, or of all; or to questions of one task. */
 struct pgd_eval_answers {
     uint32_t written; /* right by greedy reply */
     uint32_t chosen;  /* right by choice among ten */
@@ -30,10 +33,28 @@ struct pgd_eval_cell {
     uint64_t spilled;
     uint64_t key_tokens;
     uint64_t key_held;
+    uint64_t unread;        /* spilled, and not read when the answer began */
+    uint64_t rereads_exact; /* how often a prompt was read again since the cache could not go back */
+    uint64_t rereads_tested;
     struct pgd_eval_answers exact;
     struct pgd_eval_answers tested;
     uint32_t written_both; /* of those that the exact cache got right, how many the tested did too */
     uint32_t chosen_both;
+};
+
+/* NLL of the right answer, tested minus exact, of one question after the other. */
+struct pgd_eval_gaps {
+    double *items;
+    uint32_t count;
+    uint32_t room;
+};
+
+/* The questions of one task and length that count as one thing. */
+struct pgd_eval_row {
+    const struct pgd_task *task;
+    const char *group; /* the task's name, or that of a control */
+    struct pgd_eval_cell cell;
+    struct pgd_eval_gaps gaps;
 };
 
 /* One evaluation. Ownership: borrows options and terminal, owns the rest (see eval.c). */
@@ -60,7 +81,11 @@ struct pgd_eval {
     struct pgd_tally_summary noise_summary;
 
     struct pgd_eval_cell *cells;
-    uint32_t cell_count;         /* as asked for; cells without trials were not reached */
+    uint32_t cell_count; /* as asked for; cells without trials were not reached */
+    struct pgd_eval_gaps passkey_gaps;
+
+    struct pgd_eval_row *rows; /* of what was reached; those without trials only nearly */
+    uint32_t row_count;
     struct pagoda_memory memory; /* of the tested cache */
 
     struct pgd_progress progress;
@@ -76,6 +101,31 @@ uint64_t pgd_eval_length(const struct pgd_eval *eval, uint32_t index); /* 0: no 
 PGD_MUST_CHECK enum pagoda_status pgd_eval_plan_passkeys(struct pgd_eval *eval, struct pagoda_error *error);
 PGD_MUST_CHECK enum pagoda_status pgd_eval_ask_passkeys(struct pgd_eval *eval, struct pagoda_error *error);
 struct pgd_eval_cell pgd_eval_sum_cells(const struct pgd_eval *eval);
+
+/* Text for prompts of number `number`: another one each time, from another place, by the seed; `from_start` takes the
+ * text from its start, which is the longest it has. */
+struct pgd_eval_filler {
+    const struct pgd_eval_text *text;
+    const char *bytes;
+    size_t count;
+    uint64_t seed; /* for what is put into it */
+};
+struct pgd_eval_filler pgd_eval_choose_filler(const struct pgd_eval *eval, uint32_t number, bool from_start);
+
+/* Adds a question's answers to a cell, and to its gaps. Errors: NOMEM. */
+PGD_MUST_CHECK enum pagoda_status pgd_eval_add_answers(struct pgd_eval_cell *cell, struct pgd_eval_gaps *gaps,
+                                                       const struct pgd_recall_answer *exact,
+                                                       const struct pgd_recall_answer *tested,
+                                                       struct pagoda_error *error);
+
+/* 95 % interval of the mean gap; NaN when there are too few to say. */
+struct pgd_interval pgd_eval_gap_interval(const struct pgd_eval_gaps *gaps, uint64_t seed);
+
+/* The tasks of engine/tasks.h. */
+bool pgd_eval_measures(const struct pgd_eval *eval, uint32_t bit);
+void pgd_eval_plan_tasks(struct pgd_eval *eval);
+PGD_MUST_CHECK enum pagoda_status pgd_eval_ask_tasks(struct pgd_eval *eval, struct pagoda_error *error);
+void pgd_eval_free_rows(struct pgd_eval *eval);
 
 /* Mean KLD of the tested cache in noise floors; NaN when the floor was not measured, or is none. */
 double pgd_eval_floors(const struct pgd_eval *eval);

@@ -4,6 +4,7 @@
  */
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "cli/eval.h"
 #include "cli/report.h"
@@ -44,6 +45,8 @@ static json_t *setting_object(const struct pgd_eval *eval)
     json_object_set_new(object, "sinks", count(options->sinks));
     json_object_set_new(object, "page", count(options->page));
     json_object_set_new(object, "step", count(options->step));
+    json_object_set_new(object, "decode", count(options->decode));
+    json_object_set_new(object, "raw", json_boolean(options->raw));
     return object;
 }
 
@@ -197,7 +200,31 @@ static json_t *answers_object(const struct pgd_eval_answers *answers, uint32_t t
     return object;
 }
 
-static json_t *cell_object(const struct pgd_eval_cell *cell)
+/* Of those that the exact cache got right, the share that the tested one did too. */
+static void set_conditional(json_t *object, const char *name, uint32_t both, uint32_t exact)
+{
+    char bound[32];
+    const struct pgd_interval interval = pgd_statistics_wilson(both, exact);
+    json_object_set_new(object, name, mean(both, exact));
+    snprintf(bound, sizeof(bound), "%s_low", name);
+    json_object_set_new(object, bound, real(interval.low));
+    snprintf(bound, sizeof(bound), "%s_high", name);
+    json_object_set_new(object, bound, real(interval.high));
+}
+
+/* How much more surprised the tested cache is by the right answers. */
+static json_t *gap_object(const struct pgd_eval *eval, const struct pgd_eval_cell *cell,
+                          const struct pgd_eval_gaps *gaps)
+{
+    const struct pgd_interval interval = pgd_eval_gap_interval(gaps, eval->seed);
+    json_t *object = json_object();
+    json_object_set_new(object, "mean", mean(cell->tested.nll - cell->exact.nll, cell->trials));
+    set_interval(object, &interval);
+    return object;
+}
+
+/* `held` names the share of the tokens with the answer that were still held. */
+static json_t *cell_object(const struct pgd_eval_cell *cell, const char *held)
 {
     json_t *object = json_object();
     json_object_set_new(object, "trials", count(cell->trials));
@@ -205,22 +232,23 @@ static json_t *cell_object(const struct pgd_eval_cell *cell)
     json_object_set_new(object, "dropped", mean((double) cell->dropped, cell->trials));
     json_object_set_new(object, "quantized", mean((double) cell->quantized, cell->trials));
     json_object_set_new(object, "spilled", mean((double) cell->spilled, cell->trials));
-    json_object_set_new(object, "key_held", mean((double) cell->key_held, (double) cell->key_tokens));
+    json_object_set_new(object, held, mean((double) cell->key_held, (double) cell->key_tokens));
     json_object_set_new(object, "exact", answers_object(&cell->exact, cell->trials));
     json_object_set_new(object, "tested", answers_object(&cell->tested, cell->trials));
-    json_object_set_new(object, "written_of_exact", mean(cell->written_both, cell->exact.written));
-    json_object_set_new(object, "chosen_of_exact", mean(cell->chosen_both, cell->exact.chosen));
+    set_conditional(object, "written_of_exact", cell->written_both, cell->exact.written);
+    set_conditional(object, "chosen_of_exact", cell->chosen_both, cell->exact.chosen);
     return object;
 }
 
 static json_t *passkey_object(const struct pgd_eval *eval)
 {
     const struct pgd_eval_cell sum = pgd_eval_sum_cells(eval);
-    json_t *object = cell_object(&sum);
+    json_t *object = cell_object(&sum, "key_held");
+    json_object_set_new(object, "nll_gap", gap_object(eval, &sum, &eval->passkey_gaps));
     json_t *cells = json_array();
     for (uint32_t i = 0; i < eval->cell_count; i++) {
         if (eval->cells[i].trials > 0) {
-            json_t *cell = cell_object(&eval->cells[i]);
+            json_t *cell = cell_object(&eval->cells[i], "key_held");
             json_object_set_new(cell, "length", count(eval->cells[i].length));
             json_object_set_new(cell, "depth", real(eval->cells[i].depth));
             json_array_append_new(cells, cell);
@@ -228,6 +256,36 @@ static json_t *passkey_object(const struct pgd_eval *eval)
     }
     json_object_set_new(object, "cells", cells);
     return object;
+}
+
+/* ---- tasks ---- */
+
+static json_t *rereads_object(const struct pgd_eval_cell *cell)
+{
+    json_t *object = json_object();
+    json_object_set_new(object, "exact", count(cell->rereads_exact));
+    json_object_set_new(object, "tested", count(cell->rereads_tested));
+    return object;
+}
+
+static json_t *recall_array(const struct pgd_eval *eval)
+{
+    json_t *array = json_array();
+    for (uint32_t i = 0; i < eval->row_count; i++) {
+        const struct pgd_eval_row *row = &eval->rows[i];
+        if (row->cell.trials == 0) {
+            continue;
+        }
+        json_t *object = cell_object(&row->cell, "fact_held");
+        json_object_set_new(object, "task", json_string(row->task->name));
+        json_object_set_new(object, "group", json_string(row->group));
+        json_object_set_new(object, "length", count(row->cell.length));
+        json_object_set_new(object, "unread", mean((double) row->cell.unread, row->cell.trials));
+        json_object_set_new(object, "nll_gap", gap_object(eval, &row->cell, &row->gaps));
+        json_object_set_new(object, "rereads", rereads_object(&row->cell));
+        json_array_append_new(array, object);
+    }
+    return array;
 }
 
 /* ---- the object ---- */
@@ -256,6 +314,9 @@ void pgd_eval_write_json(const struct pgd_eval *eval, struct pgd_buffer *line)
     }
     if (eval->cell_count > 0) {
         json_object_set_new(object, "passkey", passkey_object(eval));
+    }
+    if (eval->options->measured >= PGD_MEASURE_TASK) {
+        json_object_set_new(object, "recall", recall_array(eval));
     }
     pgd_report_write_json(object, line);
 }

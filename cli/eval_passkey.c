@@ -51,53 +51,44 @@ enum pagoda_status pgd_eval_plan_passkeys(struct pgd_eval *eval, struct pagoda_e
     return PAGODA_OK;
 }
 
-/* The prompt of trial `number`: from another text each time, another place and other numbers, all by the seed. */
-static enum pagoda_status build(const struct pgd_eval *eval, const struct pgd_eval_cell *cell, uint32_t number,
-                                struct pgd_passkey *passkey, struct pagoda_error *error)
+struct pgd_eval_filler pgd_eval_choose_filler(const struct pgd_eval *eval, uint32_t number, bool from_start)
 {
     struct pgd_rng rng = {((uint64_t) eval->seed << 32) + number};
     const struct pgd_eval_text *text = &eval->texts.items[number % eval->texts.count];
     const double share = LATEST_START * (double) pgd_rng_below(&rng, 1000) / 1000;
-    struct pgd_passkey_wanted wanted = {.tokens = cell->length, .depth = cell->depth, .seed = pgd_rng_next(&rng)};
-    wanted.filler = pgd_eval_text_from(text, share, &wanted.filler_bytes);
+    struct pgd_eval_filler filler = {.text = text, .seed = pgd_rng_next(&rng)};
+    filler.bytes = pgd_eval_text_from(text, from_start ? 0 : share, &filler.count);
+    return filler;
+}
+
+/* The prompt of trial `number`. */
+static enum pagoda_status build(const struct pgd_eval *eval, const struct pgd_eval_cell *cell, uint32_t number,
+                                struct pgd_passkey *passkey, struct pagoda_error *error)
+{
     struct pagoda_error reason;
-    enum pagoda_status status = pgd_passkey_build(eval->model, &wanted, passkey, &reason);
-    if (status == PAGODA_INVALID && share > 0) { /* a short text: from its start */
-        wanted.filler = pgd_eval_text_from(text, 0, &wanted.filler_bytes);
+    enum pagoda_status status = PAGODA_INVALID;
+    for (int attempt = 0; attempt < 2 && status == PAGODA_INVALID; attempt++) {
+        const struct pgd_eval_filler filler = pgd_eval_choose_filler(eval, number, attempt == 1);
+        const struct pgd_passkey_wanted wanted = {
+            .filler = filler.bytes,
+            .filler_bytes = filler.count,
+            .tokens = cell->length,
+            .depth = cell->depth,
+            .seed = filler.seed,
+            .raw = eval->options->raw,
+        };
         status = pgd_passkey_build(eval->model, &wanted, passkey, &reason);
     }
     if (status != PAGODA_OK) {
-        return pgd_fail(error, status, "%.200s, length %llu: %.240s", pgd_eval_text_name(text),
+        return pgd_fail(error, status, "%.200s, length %llu: %.240s",
+                        pgd_eval_text_name(pgd_eval_choose_filler(eval, number, false).text),
                         (unsigned long long) cell->length, reason.message);
     }
     return PAGODA_OK;
 }
 
-static void add_answer(struct pgd_eval_answers *answers, const struct pgd_passkey_answer *answer)
-{
-    answers->written += answer->written ? 1 : 0;
-    answers->chosen += answer->chosen ? 1 : 0;
-    answers->nll += answer->nll;
-}
-
-static void add_trial(struct pgd_eval_cell *cell, const struct pgd_passkey *passkey,
-                      const struct pgd_passkey_answer *exact, const struct pgd_passkey_answer *tested)
-{
-    cell->trials++;
-    cell->prompt_tokens += passkey->count;
-    cell->dropped += tested->account.dropped;
-    cell->quantized += tested->account.quantized;
-    cell->spilled += tested->account.spilled;
-    cell->key_tokens += passkey->key_count;
-    cell->key_held += tested->key_held;
-    add_answer(&cell->exact, exact);
-    add_answer(&cell->tested, tested);
-    cell->written_both += exact->written && tested->written ? 1 : 0;
-    cell->chosen_both += exact->chosen && tested->chosen ? 1 : 0;
-}
-
 static enum pagoda_status ask_one(struct pgd_eval *eval, struct pgd_bridge *bridge, const struct pgd_passkey *passkey,
-                                  uint64_t length, struct pgd_passkey_answer *answer, struct pagoda_error *error)
+                                  uint64_t length, struct pgd_recall_answer *answer, struct pagoda_error *error)
 {
     const struct pgd_feed_options feed = {
         .progress = pgd_eval_progress,
@@ -113,8 +104,8 @@ static enum pagoda_status run_trial(struct pgd_eval *eval, struct pgd_eval_cell 
                                     struct pagoda_error *error)
 {
     struct pgd_passkey passkey = {.tokens = NULL};
-    struct pgd_passkey_answer exact;
-    struct pgd_passkey_answer tested;
+    struct pgd_recall_answer exact;
+    struct pgd_recall_answer tested;
     enum pagoda_status status = build(eval, cell, number, &passkey, error);
     if (status == PAGODA_OK) {
         status = ask_one(eval, eval->exact, &passkey, cell->length, &exact, error);
@@ -123,7 +114,9 @@ static enum pagoda_status run_trial(struct pgd_eval *eval, struct pgd_eval_cell 
         status = ask_one(eval, eval->tested, &passkey, cell->length, &tested, error);
     }
     if (status == PAGODA_OK) {
-        add_trial(cell, &passkey, &exact, &tested);
+        cell->prompt_tokens += passkey.count;
+        cell->key_tokens += passkey.key_count;
+        status = pgd_eval_add_answers(cell, &eval->passkey_gaps, &exact, &tested, error);
     }
     pgd_passkey_free(&passkey);
     return status;
@@ -158,6 +151,9 @@ struct pgd_eval_cell pgd_eval_sum_cells(const struct pgd_eval *eval)
         sum.spilled += cell->spilled;
         sum.key_tokens += cell->key_tokens;
         sum.key_held += cell->key_held;
+        sum.unread += cell->unread;
+        sum.rereads_exact += cell->rereads_exact;
+        sum.rereads_tested += cell->rereads_tested;
         add_answers(&sum.exact, &cell->exact);
         add_answers(&sum.tested, &cell->tested);
         sum.written_both += cell->written_both;

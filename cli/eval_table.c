@@ -41,7 +41,8 @@ static bool has_few_documents(const struct pgd_eval *eval)
 
 static bool has_never_acted(const struct pgd_eval *eval)
 {
-    return !pgd_eval_has_acted(eval) && (eval->summary.all.count > 0 || pgd_eval_sum_cells(eval).trials > 0);
+    return !pgd_eval_has_acted(eval) &&
+           (eval->summary.all.count > 0 || pgd_eval_sum_cells(eval).trials > 0 || eval->row_count > 0);
 }
 
 static bool is_past_training(const struct pgd_eval *eval)
@@ -49,6 +50,9 @@ static bool is_past_training(const struct pgd_eval *eval)
     bool past = eval->document_count > 0 && eval->document_tokens > eval->info->trained_tokens;
     for (uint32_t i = 0; i < eval->cell_count; i++) {
         past = past || eval->cells[i].length > eval->info->trained_tokens;
+    }
+    for (uint32_t i = 0; i < eval->row_count; i++) {
+        past = past || eval->rows[i].cell.length > eval->info->trained_tokens;
     }
     return past;
 }
@@ -118,9 +122,13 @@ static void write_head(const struct pgd_eval *eval, struct pgd_buffer *text)
     pgd_buffer_print(text, "\n");
     write_setting(eval, text);
     if (eval->document_count > 0) {
-        pgd_buffer_print(text, "documents   %" PRIu32 " of %s tokens, %s predictions\n",
-                         pgd_tally_documents(eval->tally), pgd_count_words(eval->document_tokens).text,
-                         pgd_count_words(eval->summary.all.count).text);
+        pgd_buffer_print(text, "documents   %" PRIu32 " of %s tokens, %s predictions", pgd_tally_documents(eval->tally),
+                         pgd_count_words(eval->document_tokens).text, pgd_count_words(eval->summary.all.count).text);
+        if (eval->options->decode > 0) {
+            pgd_buffer_print(text, ": the last %s of each, decoded one by one",
+                             pgd_count_words(eval->options->decode).text);
+        }
+        pgd_buffer_print(text, "\n");
     }
     write_held(eval, text);
     pgd_buffer_print(text, "seed        %" PRIu32 "\n", eval->seed);
@@ -254,7 +262,9 @@ static void write_share(struct pgd_buffer *text, const char *name, uint32_t exac
                      trials, interval_words(&exact_interval, 0, 100).text, tested,
                      interval_words(&tested_interval, 0, 100).text);
     if (exact > 0) {
-        pgd_buffer_print(text, "; %" PRIu32 " of the %" PRIu32 " that the exact cache got right", both, exact);
+        const struct pgd_interval both_interval = pgd_statistics_wilson(both, exact);
+        pgd_buffer_print(text, "; %" PRIu32 " of the exact cache's %" PRIu32 " (%s %%)", both, exact,
+                         interval_words(&both_interval, 0, 100).text);
     }
     pgd_buffer_print(text, "\n");
 }
@@ -281,6 +291,76 @@ static void write_passkeys(const struct pgd_eval *eval, struct pgd_buffer *text)
     write_share(text, "of ten ", sum.exact.chosen, sum.tested.chosen, sum.chosen_both, sum.trials);
 }
 
+/* ---- tasks ---- */
+
+/* "48 of 50, 86 .. 99 %": of those that the exact cache got right. */
+static struct pgd_words conditional_words(uint32_t both, uint32_t exact)
+{
+    struct pgd_words words = {"-"};
+    if (exact > 0) {
+        const struct pgd_interval interval = pgd_statistics_wilson(both, exact);
+        snprintf(words.text, sizeof(words.text), "%" PRIu32 " of %" PRIu32 ", %.0f..%.0f %%", both, exact,
+                 100 * interval.low, 100 * interval.high);
+    }
+    return words;
+}
+
+static void write_row(const struct pgd_eval *eval, const struct pgd_eval_row *row, struct pgd_buffer *text)
+{
+    const struct pgd_eval_cell *cell = &row->cell;
+    const double trials = cell->trials;
+    const struct pgd_interval interval = pgd_eval_gap_interval(&row->gaps, eval->seed);
+    char held[32] = "-";
+    if (cell->key_tokens > 0) {
+        snprintf(held, sizeof(held), "%.0f %%", 100.0 * (double) cell->key_held / (double) cell->key_tokens);
+    }
+    pgd_buffer_print(text, "  %-17s %6s %5" PRIu32 " %5s", row->group, pgd_count_words(cell->length).text, cell->trials,
+                     held);
+    pgd_buffer_print(text, " %4" PRIu32 " %4" PRIu32 "  %-19s", cell->exact.written, cell->tested.written,
+                     conditional_words(cell->written_both, cell->exact.written).text);
+    pgd_buffer_print(text, " %4" PRIu32 " %4" PRIu32 "  %-19s", cell->exact.chosen, cell->tested.chosen,
+                     conditional_words(cell->chosen_both, cell->exact.chosen).text);
+    pgd_buffer_print(text, " %5.2f %+6.2f", cell->exact.nll / trials, (cell->tested.nll - cell->exact.nll) / trials);
+    if (isfinite(interval.low)) {
+        pgd_buffer_print(text, "  %s", interval_words(&interval, 2, 1).text);
+    }
+    pgd_buffer_print(text, "\n");
+}
+
+static void write_rereads(const struct pgd_eval *eval, struct pgd_buffer *text)
+{
+    uint64_t exact = 0;
+    uint64_t tested = 0;
+    for (uint32_t i = 0; i < eval->row_count; i++) {
+        exact += eval->rows[i].cell.rereads_exact;
+        tested += eval->rows[i].cell.rereads_tested;
+    }
+    if (exact + tested > 0) {
+        pgd_buffer_print(text, "  prompts read again, where a cache could not go back: exact %s, tested %s\n",
+                         pgd_count_words(exact).text, pgd_count_words(tested).text);
+    }
+}
+
+static void write_tasks(const struct pgd_eval *eval, struct pgd_buffer *text)
+{
+    if (eval->row_count == 0) {
+        return;
+    }
+    pgd_buffer_print(
+        text,
+        "\n  recall: answers that were right by the exact cache, by the tested one, and of the exact one's\n"
+        "  %-17s %6s %5s %5s %-30s %-30s %s\n"
+        "  %-17s %6s %5s %5s %4s %4s  %-19s %4s %4s  %-19s %5s %6s  %s\n",
+        "", "", "", "fact", " written", "  of ten", " NLL of answer", "task", "tokens", "asked", "held", "ex.", "test",
+        "of exact's", "ex.", "test", "of exact's", "exact", "change", "95 %");
+    for (uint32_t i = 0; i < eval->row_count; i++) {
+        if (eval->rows[i].cell.trials > 0) {
+            write_row(eval, &eval->rows[i], text);
+        }
+    }
+    write_rereads(eval, text);
+}
+
 void pgd_eval_write_table(const struct pgd_eval *eval, struct pgd_buffer *text)
 {
     write_head(eval, text);
@@ -290,4 +370,5 @@ void pgd_eval_write_table(const struct pgd_eval *eval, struct pgd_buffer *text)
         write_documents(eval, text);
     }
     write_passkeys(eval, text);
+    write_tasks(eval, text);
 }

@@ -37,6 +37,9 @@ struct pgd_counts {
     uint32_t count;
 };
 
+/* What `eval` measures, as bits; tasks of engine/tasks.h follow in their order. */
+enum pgd_measurement { PGD_MEASURE_DOCUMENTS = 1, PGD_MEASURE_PASSKEY = 2, PGD_MEASURE_TASK = 4 };
+
 /* How a table is written. */
 enum pgd_output { PGD_OUTPUT_TEXT = 0, PGD_OUTPUT_MD, PGD_OUTPUT_CSV, PGD_OUTPUT_JSON };
 
@@ -84,9 +87,12 @@ struct pgd_options {
     uint64_t document_tokens; /* 0: 4,096, or what the model was trained for if that is less */
     uint64_t step;
     bool noise;
+    uint64_t decode; /* 0: all tokens of a document count; else the last so many, read one by one */
     bool passkey;
     bool passkey_only;
-    struct pgd_counts lengths; /* of passkey prompts; none: 1,024 2,048 4,096, as far as the model was trained */
+    uint32_t measured; /* bits of enum pgd_measurement: what --tasks, --passkey and --passkey-only come to */
+    uint64_t questions;
+    struct pgd_counts lengths; /* of prompts; none: 1,024 2,048 4,096, as far as the model was trained */
     uint64_t depths;
     uint64_t trials;
     uint32_t outputs; /* no flag: rows of logits that the command wants of one decode; 0: 1 */

@@ -45,16 +45,18 @@ static void observe(const struct pgd_contender *contender, const struct pgd_scor
     }
 }
 
-/* Reads tokens[0 .. count); the predictions of the first `row_count` of them are observed. */
+/* Reads tokens[0 .. count); the predictions of the first `row_count` of them are observed, which are `count` or one
+ * less, or none. */
 static enum pagoda_status read_step(struct pgd_bridge *reference, const struct pgd_contender *contenders,
                                     size_t contender_count, const int32_t *tokens, uint32_t count, uint32_t row_count,
                                     struct pagoda_error *error)
 {
     const uint64_t position = pagoda_cache_position(pgd_bridge_cache(reference));
     const uint32_t vocabulary = pgd_model_get_info(pgd_bridge_model(reference))->vocabulary;
-    enum pagoda_status status = pgd_bridge_decode(reference, tokens, count, count, error);
+    const uint32_t outputs = row_count == 0 ? 0 : count;
+    enum pagoda_status status = pgd_bridge_decode(reference, tokens, count, outputs, error);
     for (size_t i = 0; i < contender_count && status == PAGODA_OK; i++) {
-        status = pgd_bridge_decode(contenders[i].bridge, tokens, count, count, error);
+        status = pgd_bridge_decode(contenders[i].bridge, tokens, count, outputs, error);
     }
     if (status != PAGODA_OK) {
         return status;
@@ -80,18 +82,40 @@ static enum pagoda_status start_document(struct pgd_bridge *reference, const str
     return status;
 }
 
+/* A stretch of the document that is read in the same way. */
+struct stretch {
+    uint64_t left;
+    uint32_t step;
+    bool counts;
+};
+
+static struct stretch find_stretch(const struct pgd_compare_options *options, uint64_t done, uint64_t count)
+{
+    const uint64_t first = options->decode == 0 ? 0 : count - 1 - options->decode; /* it predicts one that counts */
+    if (done < first) {
+        return (struct stretch) {first - done, PGD_BRIDGE_BATCH, false};
+    }
+    return (struct stretch) {count - done, options->decode == 0 ? options->step : 1, true};
+}
+
 enum pagoda_status pgd_compare_document(struct pgd_bridge *reference, const struct pgd_contender *contenders,
                                         size_t contender_count, const int32_t *tokens, uint64_t count,
                                         const struct pgd_compare_options *options, struct pagoda_error *error)
 {
+    if (options->decode >= count) {
+        return pgd_fail(error, PAGODA_INVALID, "of %llu tokens, %llu cannot be predicted", (unsigned long long) count,
+                        (unsigned long long) options->decode);
+    }
     enum pagoda_status status = start_document(reference, contenders, contender_count, error);
     uint64_t done = 0;
     while (done < count && status == PAGODA_OK) {
         if (options->cancel != NULL && *options->cancel != 0) {
             return pgd_fail(error, PAGODA_CANCELLED, "cancelled");
         }
-        const uint32_t step = choose_step(contenders, contender_count, count - done, options->step);
-        const uint32_t rows = done + step < count ? step : step - 1; /* the last token predicts nothing known */
+        const struct stretch stretch = find_stretch(options, done, count);
+        const uint32_t step = choose_step(contenders, contender_count, stretch.left, stretch.step);
+        const uint32_t predicted = done + step < count ? step : step - 1; /* the last token predicts nothing known */
+        const uint32_t rows = stretch.counts ? predicted : 0;
         status = read_step(reference, contenders, contender_count, tokens + done, step, rows, error);
         done += step;
         if (status == PAGODA_OK && options->progress != NULL) {

@@ -22,7 +22,9 @@ struct pgd_contender {
 };
 
 struct pgd_compare_options {
-    uint32_t step; /* most tokens of one step; every bridge was opened for as many rows of logits */
+    uint32_t step;   /* most tokens of one step; every bridge was opened for as many rows of logits */
+    uint64_t decode; /* 0: all tokens count, and are read `step` at a time. Else only the last so many count, and are
+                      * predicted from single tokens, as in a reply; what is before is read in large chunks */
     void (*progress)(void *user, uint64_t done, uint64_t count); /* may be NULL */
     void *user;
     const volatile sig_atomic_t *cancel; /* may be NULL */
@@ -32,8 +34,9 @@ struct pgd_compare_options {
 bool pgd_compare_has_acted(struct pgd_bridge *bridge);
 
 /* Empties all caches, reads one document of at least 2 tokens, and adds an observation for each token but the
- * first to each contender's tally. After a failure the tallies hold what was measured up to there. Errors: those of
- * pgd_bridge_decode, CANCELLED when *cancel is set between steps, MISMATCH when the reference has not stayed exact. */
+ * first, or for the last `decode`, to each contender's tally. After a failure the tallies hold what was measured up to
+ * there. Errors: those of pgd_bridge_decode, CANCELLED when *cancel is set between steps, MISMATCH when the reference
+ * has not stayed exact, INVALID when `decode` is not less than the document's tokens. */
 PAGODA_MUST_CHECK enum pagoda_status pgd_compare_document(struct pgd_bridge *reference,
                                                           const struct pgd_contender *contenders,
                                                           size_t contender_count, const int32_t *tokens, uint64_t count,

@@ -3,10 +3,9 @@
  * The key stands at a chosen depth of real text; nine other numbers of the same kind stand in other sentences,
  * evenly spread, so that having seen a number is not enough. The question comes at the end, as a turn of the chat
  * when the model has a template, else as a text to be continued; the reply starts with "The pass key is the
- * number", for small models begin with an explanation if they may.
+ * number", since small models begin with an explanation if they may.
  *
- * The answer is scored three ways: by what the model writes greedily (only newly generated text counts), by
- * which of the ten numbers it finds likeliest, and by how surprised it is by the right one.
+ * How it is asked and scored: recall.h; the options are the ten numbers.
  *
  * Ownership: a prompt owns its tokens and is immutable once built. Threads: the thread that owns the bridge.
  */
@@ -16,11 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/generate.h"
+#include "engine/recall.h"
 
 #define PGD_PASSKEY_CHOICES 10u
 #define PGD_PASSKEY_ANSWER_TOKENS_MAX 12u
-#define PGD_PASSKEY_REPLY_TOKENS (PGD_PASSKEY_ANSWER_TOKENS_MAX + 4) /* room that an answer takes after the prompt */
 
 struct pgd_passkey_wanted {
     const char *filler; /* real text, which should start with a sentence */
@@ -28,6 +26,7 @@ struct pgd_passkey_wanted {
     uint64_t tokens; /* length of the whole prompt: it becomes this or a little less */
     double depth;    /* of the key in the text: 0 its start, 1 its end */
     uint64_t seed;   /* of the numbers */
+    bool raw;        /* without the model's chat template */
 };
 
 struct pgd_passkey {
@@ -47,19 +46,9 @@ PAGODA_MUST_CHECK enum pagoda_status pgd_passkey_build(const struct pgd_model *m
                                                        struct pgd_passkey *passkey, struct pagoda_error *error);
 void pgd_passkey_free(struct pgd_passkey *passkey);
 
-struct pgd_passkey_answer {
-    bool written;                  /* the greedy reply starts with the key */
-    bool chosen;                   /* none of the other nine numbers is as likely as the key */
-    double nll;                    /* of the key, in nats */
-    char reply[96];                /* the start of the greedy reply; valid UTF-8 */
-    struct pagoda_account account; /* when the question had been read */
-    uint64_t key_held;             /* how many of the key's tokens were still in memory then */
-};
-
-/* Empties the cache, reads the prompt, asks. The bridge was opened for at least PGD_PASSKEY_ANSWER_TOKENS_MAX rows
- * of logits. Errors: those of pgd_generate_feed. */
+/* Empties the cache, reads the prompt, asks. Errors: those of pgd_generate_feed. */
 PAGODA_MUST_CHECK enum pagoda_status pgd_passkey_ask(struct pgd_bridge *bridge, const struct pgd_passkey *passkey,
                                                      const struct pgd_feed_options *feed,
-                                                     struct pgd_passkey_answer *answer, struct pagoda_error *error);
+                                                     struct pgd_recall_answer *answer, struct pagoda_error *error);
 
 #endif

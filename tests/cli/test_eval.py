@@ -34,7 +34,10 @@ ANSWERS = {"written": int, "written_low": NUMBER, "written_high": NUMBER, "chose
            "chosen_high": NUMBER, "nll": NUMBER}
 CELL = {"trials": int, "prompt_tokens": NUMBER, "dropped": NUMBER, "quantized": NUMBER, "spilled": NUMBER,
         "key_held": NUMBER, "exact": ANSWERS, "tested": ANSWERS}
-PASSKEY = dict(CELL, cells=[dict(CELL, length=int, depth=NUMBER)])
+SHARES = {"written_of_exact": NUMBER, "written_of_exact_low": NUMBER, "written_of_exact_high": NUMBER}
+PASSKEY = dict(CELL, **SHARES, nll_gap={"mean": NUMBER}, cells=[dict(CELL, length=int, depth=NUMBER)])
+RECALL = dict({name: kind for name, kind in CELL.items() if name != "key_held"}, task=str, group=str, length=int,
+              unread=NUMBER, nll_gap={"mean": NUMBER}, rereads={"exact": int, "tested": int})
 
 
 def prose(seed, sentences):
@@ -180,6 +183,69 @@ def pass_keys_are_lost_with_the_tokens_that_held_them():
     assert grid["tested"]["chosen"] < 4 and grid["chosen_of_exact"] == grid["tested"]["chosen"] / 4, grid
 
 
+def recall(*arguments):
+    """The rows of a report by name, of a cache that holds 160 tokens in f16."""
+    report = evaluate(*flags(texts(1, 400)), *arguments, "-c", 160, "--kv-codec", "f16", "--raw")
+    assert "perplexity" not in report and report["acted"] is True and report["warnings"] == [], report
+    assert report["setting"]["raw"] is True, report
+    for row in report["recall"]:
+        check(row, RECALL)
+        assert row["dropped"] > row["length"] - 60 - 160 and row["rereads"] == {"exact": 0, "tested": 0}, row
+        assert row["length"] - 60 < row["prompt_tokens"] <= row["length"], row
+        assert abs(row["nll_gap"]["mean"] - row["tested"]["nll"] + row["exact"]["nll"]) < 1e-3, row
+    return {row["group"]: row for row in report["recall"]}
+
+
+@suite.test
+def strings_that_were_dropped_are_not_recalled():
+    copy = recall("--tasks", "copy", "--lengths", 450, "--questions", 8)["copy"]
+    assert copy["task"] == "copy" and copy["trials"] == 8 and 0 < copy["fact_held"] < 0.6, copy
+    assert copy["exact"]["written"] >= 3 and copy["exact"]["written"] > copy["tested"]["written"], copy
+    assert copy["exact"]["chosen"] > copy["tested"]["chosen"], copy
+    assert copy["written_of_exact_low"] < copy["written_of_exact"] < copy["written_of_exact_high"] < 1, copy
+    assert 1 < copy["nll_gap"]["low"] < copy["nll_gap"]["mean"] < copy["nll_gap"]["high"], copy
+
+
+@suite.test
+def facts_of_turn_1_are_dropped_and_those_of_turn_29_held():
+    rows = recall("--tasks", "facts", "--lengths", 800, "--questions", 3)
+    assert list(rows) == ["facts", "facts, corrected", "facts, never told"], list(rows)
+    facts, corrected, never = rows.values()
+    assert [row["trials"] for row in rows.values()] == [3, 2, 1], rows
+    assert facts["fact_held"] < 0.2, facts # the first page stays
+    assert facts["tested"]["nll"] > facts["exact"]["nll"] + 1 and facts["written_of_exact"] < 0.5, facts
+    assert corrected["fact_held"] == 1 and corrected["task"] == "facts", corrected
+    assert corrected["nll_gap"]["low"] is None and never["fact_held"] is None, rows
+
+
+@suite.test
+def a_cache_that_holds_all_recalls_as_the_exact_one():
+    arguments = ["eval", chat_model(), *flags(texts(1, 300)), "--tasks", "keys,lookup,words", "--lengths", 800,
+                 "--questions", 2, "--seed", 4]
+    report = run(*arguments, "--json", code=0).json()
+    assert [row["task"] for row in report["recall"]] == ["keys", "lookup", "words"], report
+    for row in report["recall"]:
+        assert row["trials"] == 2 and row["exact"] == row["tested"] and row["nll_gap"]["mean"] == 0, row
+    assert report["acted"] is False and "never acted" in report["warnings"][0], report
+    result = run(*arguments, code=0)
+    surprise = f"{report['recall'][0]['exact']['nll']:.2f}"
+    for word in ("recall: answers", "lookup ", "words ", "of exact's", "+0.00", surprise):
+        assert word in result.out, (word, result)
+    assert all(line == line.rstrip() and len(line) <= 120 for line in result.out.splitlines()), result
+
+
+@suite.test
+def only_what_is_decoded_counts():
+    arguments = [*flags(texts(2)), "--docs", 2, "--tokens", 300, "--noise", *SMALL]
+    report = evaluate(*arguments, "--decode", 10)
+    assert report["predictions"] == 20 and report["setting"]["decode"] == 10, report
+    assert [document["predictions"] for document in report["documents"]] == [10, 10], report
+    assert report["kld"]["acting_predictions"] == 20 and report["noise"]["kld"] > 0, report
+    assert report["kld"]["mean"] > report["noise"]["kld"], report
+    assert [document["tokens"]["total"] for document in report["documents"]] == [300, 300], report
+    fails(2, ["--decode 300", "300 tokens"], "eval", chat_model(), *arguments, "--decode", 300)
+
+
 @suite.test
 def pass_keys_come_with_documents_and_in_the_table():
     arguments = ["eval", chat_model(), *flags(texts()), "--tokens", 64, "--passkey", "--lengths", 400, "--depths", 1]
@@ -264,9 +330,14 @@ def bad_numbers_are_refused():
             ("--step", "0", "range"), ("--step", "257", "range"), ("--depths", "0", "range"),
             ("--trials", "0", "range"), ("--lengths", "1024,x", "not a number"),
             ("--lengths", "1024,,2048", "not a number"), ("--lengths", "0", "range"),
-            ("--lengths", ",".join(["512"] * 17), "at most 16"), ("--on-full", "spill", "not in this")):
+            ("--lengths", ",".join(["512"] * 17), "at most 16"), ("--questions", "0", "range"),
+            ("--decode", "x", "not a number"), ("--tasks", "fact", "did you mean 'facts'"),
+            ("--tasks", "keys,", "one of"), ("--tasks", "", "one of"), ("--on-full", "spill", "not in this")):
         fails(2, ["--" + flag.strip("-"), word], "eval", chat_model(), *flags(texts(1)), flag, value)
     fails(2, "did you mean '--passkey'", "eval", "m.gguf", "--paskey")
+    fails(2, "did you mean '--tasks'", "eval", "m.gguf", "--task", "keys")
+    fails(2, ["facts of 200 tokens", "story-0.txt", "need a text of"], "eval", chat_model(), *flags(texts(1)),
+          "--tasks", "facts", "--lengths", 200)
     fails(2, ["'--lengths'", "pagoda eval"], "run", "m.gguf", "--lengths", "1")
     fails(2, ["a pass key needs", "story-0.txt"], "eval", chat_model(), *flags(texts(1)), "--passkey-only", "--lengths",
           "64")
@@ -295,6 +366,21 @@ def an_interrupted_evaluation_tells_what_it_has():
     assert process.returncode == 130 and report["partial"] is True, (report, err)
     assert 0 < report["predictions"] < 3 * 4095 and report["kld"]["mean"] > 0, report
     assert time.monotonic() - began < 20, "it took too long to stop"
+
+
+@suite.test
+def interrupted_questions_come_in_pairs():
+    process = subprocess.Popen([PROGRAM, "eval", chat_model(), *flags(texts(1, 300)), "--tasks", "copy", "--lengths",
+                                "500", "--questions", "500", "--json", *map(str, SMALL)], env=environment(),
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(12)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    report = json.loads(out)
+    assert process.returncode == 130 and report["partial"] is True, (report, err)
+    for row in report["recall"]:
+        assert 0 < row["trials"] < 500 and row["tested"]["nll"] is not None, row
+        assert abs(row["nll_gap"]["mean"] - row["tested"]["nll"] + row["exact"]["nll"]) < 1e-3, row
 
 
 @suite.test

@@ -202,6 +202,64 @@ TEST(figures_are_what_their_definitions_say)
     pgd_model_close(model);
 }
 
+/* How far a comparison was after each step, and the surprise about what followed single tokens. */
+struct steps {
+    struct pgd_bridge *tested;
+    const int32_t *tokens;
+    uint64_t done[64];
+    uint32_t count;
+    double nll;
+};
+
+static void hear_steps(void *user, uint64_t done, uint64_t count)
+{
+    struct steps *steps = user;
+    const bool single = done - (steps->count == 0 ? 0 : steps->done[steps->count - 1]) == 1;
+    CHECK(steps->count < 64);
+    steps->done[steps->count++] = done;
+    if (single && done < count) {
+        const uint32_t vocabulary = pgd_model_get_info(pgd_bridge_model(steps->tested))->vocabulary;
+        const float *row = pgd_bridge_logits(steps->tested, 0);
+        CHECK(row != NULL);
+        steps->nll -= log_probability(row, vocabulary, (uint32_t) steps->tokens[done]);
+    }
+}
+
+TEST(what_is_decoded_is_read_one_by_one_and_alone_counts)
+{
+    enum { DECODED = 6, COUNT = 300 };
+    struct pgd_model *model = open_model(test_model_path(SMOLLM2));
+    int32_t *tokens = read_tokens(model);
+    struct pgd_bridge *reference = open_cache(model, TOKENS);
+    const struct pgd_contender contenders[] = {
+        {open_cache(model, 192), open_tally(1)},
+        {open_cache(model, TOKENS), open_tally(1)},
+    };
+    struct steps steps = {.tested = contenders[0].bridge, .tokens = tokens};
+    struct pgd_compare_options options = {.step = STEP, .decode = DECODED, .progress = hear_steps, .user = &steps};
+    CHECK_OK(pgd_compare_document(reference, contenders, 2, tokens, COUNT, &options, &error));
+    const struct pgd_tally_sums small = summarize(contenders[0].tally).all;
+    const struct pgd_tally_sums whole = summarize(contenders[1].tally).all;
+    CHECK_EQ_U64(small.count, DECODED);
+    CHECK_EQ_U64(whole.count, DECODED);
+    CHECK_NEAR(whole.kld, 0, 0);
+    CHECK(small.kld > 0);
+    CHECK_NEAR(small.nll_tested, steps.nll, 1e-6);
+    CHECK(steps.done[0] > STEP); /* what does not count goes in faster than `step` */
+    for (uint32_t i = 0; i < DECODED; i++) {
+        CHECK_EQ_U64(steps.done[steps.count - 1 - i], COUNT - i);
+    }
+    options.decode = COUNT;
+    CHECK_FAILS(pgd_compare_document(reference, contenders, 2, tokens, COUNT, &options, &error), PAGODA_INVALID);
+    for (int i = 0; i < 2; i++) {
+        pgd_bridge_close(contenders[i].bridge);
+        pgd_tally_close(contenders[i].tally);
+    }
+    pgd_bridge_close(reference);
+    free(tokens);
+    pgd_model_close(model);
+}
+
 TEST(a_cancelled_comparison_keeps_what_it_has)
 {
     struct pgd_model *model = open_model(test_model_path(SMOLLM2));
@@ -317,7 +375,7 @@ TEST(seeds_decide_the_numbers)
     char *text = read_text(8000);
     struct pgd_passkey passkeys[3];
     for (int i = 0; i < 3; i++) {
-        const struct pgd_passkey_wanted wanted = {text, 8000, 400, 0.5, i == 2 ? 6 : 5};
+        const struct pgd_passkey_wanted wanted = {text, 8000, 400, 0.5, i == 2 ? 6 : 5, false};
         CHECK_OK(pgd_passkey_build(model, &wanted, &passkeys[i], &error));
     }
     CHECK_EQ_INT(passkeys[0].count, passkeys[1].count);
@@ -335,10 +393,10 @@ TEST(lengths_that_cannot_be_are_refused)
     struct pgd_model *model = open_model(test_model_path(SMOLLM2));
     char *text = read_text(2000);
     struct pgd_passkey passkey;
-    const struct pgd_passkey_wanted too_long = {text, 2000, 4000, 0.5, 1};
+    const struct pgd_passkey_wanted too_long = {text, 2000, 4000, 0.5, 1, false};
     CHECK_FAILS(pgd_passkey_build(model, &too_long, &passkey, &error), PAGODA_INVALID);
     CHECK_SAYS("are needed");
-    const struct pgd_passkey_wanted too_short = {text, 2000, 100, 0.5, 1};
+    const struct pgd_passkey_wanted too_short = {text, 2000, 100, 0.5, 1, false};
     CHECK_FAILS(pgd_passkey_build(model, &too_short, &passkey, &error), PAGODA_INVALID);
     CHECK_SAYS("more than");
     free(text);
@@ -351,14 +409,14 @@ static void check_answers(const char *name)
     struct pgd_model *model = open_model(test_model_path(name));
     char *text = read_text(12000);
     struct pgd_passkey passkey;
-    struct pgd_passkey_answer whole;
-    struct pgd_passkey_answer small;
+    struct pgd_recall_answer whole;
+    struct pgd_recall_answer small;
     const struct pgd_feed_options feed = {.progress = NULL};
-    const struct pgd_passkey_wanted wanted = {text, 12000, 480, 0.25, 3};
+    const struct pgd_passkey_wanted wanted = {text, 12000, 480, 0.25, 3, false};
     CHECK_OK(pgd_passkey_build(model, &wanted, &passkey, &error));
     struct pgd_bridge *bridge = open_cache(model, 0);
     CHECK_OK(pgd_passkey_ask(bridge, &passkey, &feed, &whole, &error));
-    struct pgd_passkey_answer again;
+    struct pgd_recall_answer again;
     CHECK_OK(pgd_passkey_ask(bridge, &passkey, &feed, &again, &error));
     pgd_bridge_close(bridge);
     CHECK(whole.written && whole.chosen && whole.nll < 3);
@@ -366,7 +424,7 @@ static void check_answers(const char *name)
     CHECK_STR(again.reply, whole.reply);
     CHECK_EQ_U64(whole.account.dropped, 0);
     CHECK_EQ_U64(whole.account.total, passkey.count);
-    CHECK_EQ_U64(whole.key_held, passkey.key_count);
+    CHECK_EQ_U64(whole.fact_held, passkey.key_count);
 
     bridge = open_cache(model, 192);
     CHECK_OK(pgd_passkey_ask(bridge, &passkey, &feed, &small, &error));
@@ -374,7 +432,7 @@ static void check_answers(const char *name)
     CHECK(!small.written && !small.chosen && small.nll > 6);
     CHECK(strstr(small.reply, passkey.key) == NULL);
     CHECK(small.account.dropped >= 480 - 192 - 64);
-    CHECK_EQ_U64(small.key_held, 0);
+    CHECK_EQ_U64(small.fact_held, 0);
     pgd_passkey_free(&passkey);
     free(text);
     pgd_model_close(model);
