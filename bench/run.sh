@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All measurements behind the README and docs/results.md, in about half an hour on two cores. `make bench` runs this.
 #
-#     bench/run.sh [fidelity|speed|stream|needle|kernels|memory]...     (default: all)
+#     bench/run.sh [fidelity|speed|stream|needle|kernels|memory|recall]...     (default: all but recall)
 #
 # Run it on a quiet machine: engines are compared side by side, but a busy neighbour still costs precision.
 set -euo pipefail
@@ -31,6 +31,12 @@ stream() {
 }
 
 needle() { build/bench/needle; }
+
+# Hours, not minutes: every setting reads every text twice.
+recall() {
+    python3 bench/recall.py "$smol" --raw
+    python3 bench/recall.py "$gemma"
+}
 
 kernels() { build/bench/kernels; }
 
