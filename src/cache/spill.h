@@ -292,7 +292,7 @@ void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_atten
 /* Conductor, when all chunks were scored and all pages in memory attended: chooses what is read. */
 void pgd_select_choose(const struct pgd_attend_call *call);
 
-/* Conductor: pages of a half get a frame as long as there are any that nobody needs; for layers that are read in full. */
+/* Conductor: pages of a half get a frame as long as there are any that nobody needs. For layers that are read in full. */
 void pgd_select_keep_spare(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer);
 
 /* Conductor: pages of a half that are worth it get a frame. */
