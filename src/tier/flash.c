@@ -110,9 +110,9 @@ static int write_some(struct pgd_flash *flash, const char *from, uint64_t bytes,
         *done -= *done < bytes && is_direct(flash) ? *done % UNIT_BYTES : 0;
     }
     const int number = put < 0 ? (int) -put : EIO;
-    const bool is_further = *done > done_before;
-    return is_further || gives_up_direct(flash, number) || pgd_reads_is_interruption(number, interruptions) ? 0
-                                                                                                            : number;
+    const bool may_go_on = *done > done_before || gives_up_direct(flash, number) ||
+                           pgd_reads_is_interruption(put > 0 ? EINTR : number, interruptions);
+    return may_go_on ? 0 : number;
 }
 
 /* 0 or an errno. Other than reads, writes that failed are not repeated: the bytes are still in memory, and the caller

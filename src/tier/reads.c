@@ -21,9 +21,10 @@ bool pgd_reads_is_interruption(int number, uint32_t *count)
     return (number == EINTR || number == EAGAIN) && ++*count <= INTERRUPTS_MAX;
 }
 
-static bool may_retry(struct pgd_read *read, int number)
+/* A direct transfer that ended inside its first block was no error, but no progress either: as if interrupted. */
+static bool may_retry(struct pgd_read *read, int64_t answer, int number)
 {
-    return pgd_reads_is_interruption(number, &read->interrupts) || ++read->errors <= ERRORS_MAX;
+    return pgd_reads_is_interruption(answer > 0 ? EINTR : number, &read->interrupts) || ++read->errors <= ERRORS_MAX;
 }
 
 static void publish(struct pgd_read *read, enum pgd_flash_read_state state)
@@ -77,7 +78,7 @@ static bool take_answer(struct pgd_reads *reads, struct pgd_read *read, int64_t 
     }
     const int number = answer < 0 ? (int) -answer : EIO; /* 0: the file ends where it must not */
     const bool is_further = read->bytes_done > done_before;
-    if (is_further || gives_up_direct(reads, number) || may_retry(read, number)) {
+    if (is_further || gives_up_direct(reads, number) || may_retry(read, answer, number)) {
         atomic_fetch_add_explicit(&reads->retries, 1, memory_order_relaxed);
         return true;
     }

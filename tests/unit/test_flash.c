@@ -1,169 +1,13 @@
-/* The flash tier: what is written comes back, by both backends, directly and through the page cache, from many threads,
- * under every failure that a device or a file system can have, and within its bounds. */
-#include <errno.h>
+/* The flash tier: what is written comes back, by both backends, directly and through the page cache, to many threads;
+ * and what open takes, what the file is, how long a wait lasts. Failures and full disks are in test_flash_faults.c. */
+#include <dirent.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "harness/failing_system.h"
-#include "harness/failing_vfs.h"
-#include "harness/test.h"
-#include "tier/flash.h"
-
-#define KIB ((uint64_t) 1 << 10)
-#define MIB ((uint64_t) 1 << 20)
-#define BLOCK ((uint64_t) PGD_FLASH_ALIGN)
-#define READS 8u
-
-/* ---- a flash, and what is thought to be in it ---- */
-
-struct variant {
-    const char *name;
-    enum pgd_flash_backend backend;
-    bool direct;
-};
-
-static const struct variant variants[] = {
-    {"io_uring, direct", PGD_FLASH_URING, true},
-    {"io_uring, buffered", PGD_FLASH_URING, false},
-    {"threads, direct", PGD_FLASH_THREADS, true},
-    {"threads, buffered", PGD_FLASH_THREADS, false},
-};
-#define VARIANTS (sizeof variants / sizeof variants[0])
-
-struct bench {
-    struct failing_vfs disk;
-    struct pgd_system system;
-    struct pgd_flash_options options;
-    struct pgd_flash *flash;
-};
-
-static const char *directory(void)
-{
-    const char *const base = getenv("TMPDIR");
-    return base != NULL && base[0] != '\0' ? base : "/tmp";
-}
-
-static void prepare(struct bench *bench, const struct variant *variant)
-{
-    memset(bench, 0, sizeof *bench);
-    failing_vfs_init(&bench->disk);
-    pgd_os_system(NULL, &bench->system);
-    bench->disk.direct_answer = variant->direct ? 0 : EINVAL;
-    bench->options = (struct pgd_flash_options) {
-        .directory = directory(),
-        .bytes_max = 64 * MIB,
-        .reads_max = READS,
-        .backend = variant->backend,
-        .system = &bench->system,
-        .vfs = &bench->disk.vfs,
-    };
-}
-
-/* False where there is no io_uring; that is said. */
-static bool start(struct bench *bench)
-{
-    struct pagoda_error error = {PAGODA_OK, ""};
-    const enum pagoda_status status = pgd_flash_open(&bench->options, &bench->flash, &error);
-    if (status == PAGODA_UNSUPPORTED && bench->options.backend == PGD_FLASH_URING) {
-        fprintf(stderr, "note: not tested, there is no io_uring here: %s\n", error.message);
-        CHECK(failing_vfs_is_clean(&bench->disk));
-        return false;
-    }
-    CHECK_STR(error.message, "");
-    CHECK_EQ_INT(status, PAGODA_OK);
-    return true;
-}
-
-static void stop(struct bench *bench)
-{
-    pgd_flash_close(bench->flash);
-    CHECK(failing_vfs_is_clean(&bench->disk));
-}
-
-static struct pgd_flash_stats stats_of(const struct bench *bench)
-{
-    struct pgd_flash_stats stats;
-    pgd_flash_get_stats(bench->flash, &stats);
-    return stats;
-}
-
-static unsigned char *buffer_of(uint64_t bytes)
-{
-    unsigned char *const buffer = aligned_alloc(PGD_FLASH_ALIGN, (size_t) bytes);
-    CHECK(buffer != NULL);
-    return buffer;
-}
-
-/* Contents that are known by a number. */
-static void fill(unsigned char *buffer, uint64_t bytes, uint64_t seed)
-{
-    uint64_t state = seed * UINT64_C(0x9E3779B97F4A7C15) + 1;
-    for (uint64_t i = 0; i < bytes; i += sizeof state) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        memcpy(buffer + i, &state, sizeof state);
-    }
-}
-
-static bool holds(const unsigned char *buffer, uint64_t bytes, uint64_t seed)
-{
-    uint64_t state = seed * UINT64_C(0x9E3779B97F4A7C15) + 1;
-    for (uint64_t i = 0; i < bytes; i += sizeof state) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        if (memcmp(buffer + i, &state, sizeof state) != 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static enum pagoda_status put(struct bench *bench, uint64_t bytes, uint64_t seed, uint64_t *offset,
-                              struct pagoda_error *error)
-{
-    unsigned char *const buffer = buffer_of(bytes);
-    fill(buffer, bytes, seed);
-    const enum pagoda_status status = pgd_flash_write(bench->flash, buffer, bytes, offset, error);
-    free(buffer);
-    return status;
-}
-
-static uint64_t must_put(struct bench *bench, uint64_t bytes, uint64_t seed)
-{
-    uint64_t offset = UINT64_MAX;
-    struct pagoda_error error = {PAGODA_OK, ""};
-    const enum pagoda_status status = put(bench, bytes, seed, &offset, &error);
-    CHECK_STR(error.message, "");
-    CHECK_EQ_INT(status, PAGODA_OK);
-    CHECK(offset % BLOCK == 0 && offset + bytes <= bench->options.bytes_max);
-    return offset;
-}
-
-/* Reads with ticket 0 and checks the bytes when it is DONE. */
-static enum pgd_flash_read_state get(struct bench *bench, uint64_t offset, uint64_t bytes, uint64_t seed)
-{
-    unsigned char *const buffer = buffer_of(bytes);
-    memset(buffer, 0xEE, (size_t) bytes);
-    pgd_flash_read(bench->flash, 0, offset, bytes, buffer);
-    const enum pgd_flash_read_state state = pgd_flash_wait(bench->flash, 0, 0);
-    CHECK(state == PGD_FLASH_DONE || state == PGD_FLASH_FAILED);
-    CHECK_EQ_INT(pgd_flash_poll(bench->flash, 0), state);
-    CHECK(state != PGD_FLASH_DONE || holds(buffer, bytes, seed));
-    if (state == PGD_FLASH_FAILED) {
-        struct pagoda_error error = {PAGODA_OK, ""};
-        CHECK_EQ_INT(pgd_flash_explain(bench->flash, 0, &error), PAGODA_IO);
-        CHECK(strstr(error.message, "Cannot read") != NULL);
-    }
-    pgd_flash_finish(bench->flash, 0);
-    CHECK_EQ_INT(pgd_flash_poll(bench->flash, 0), PGD_FLASH_IDLE);
-    free(buffer);
-    return state;
-}
+#include "unit/flash_rig.h"
 
 /* ---- round trips ---- */
 
@@ -172,31 +16,31 @@ static void round_trips(const struct variant *variant)
     static const uint64_t sizes[] = {BLOCK,       2 * BLOCK, 3 * BLOCK, 16 * KIB,     64 * KIB,  68 * KIB,       MIB,
                                      MIB + BLOCK, 4 * MIB,   5 * BLOCK, BLOCK * 1023, BLOCK * 7, 2 * MIB - BLOCK};
     enum { SIZES = sizeof sizes / sizeof sizes[0] };
-    struct bench bench;
-    prepare(&bench, variant);
-    if (!start(&bench)) {
+    struct rig rig;
+    prepare(&rig, variant);
+    if (!start(&rig)) {
         return;
     }
     uint64_t offsets[SIZES];
     uint64_t sum = 0;
     for (uint64_t i = 0; i < SIZES; i++) {
-        offsets[i] = must_put(&bench, sizes[i], i);
+        offsets[i] = must_put(&rig, sizes[i], i);
         sum += sizes[i];
     }
     for (uint64_t i = SIZES; i-- > 0;) {
-        CHECK_EQ_INT(get(&bench, offsets[i], sizes[i], i), PGD_FLASH_DONE);
+        CHECK_EQ_INT(get(&rig, offsets[i], sizes[i], i), PGD_FLASH_DONE);
     }
     /* A part of an extent, too. */
     unsigned char *const buffer = buffer_of(BLOCK);
     unsigned char *const whole = buffer_of(4 * MIB);
     fill(whole, 4 * MIB, 8);
-    pgd_flash_read(bench.flash, 3, offsets[8] + 77 * BLOCK, BLOCK, buffer);
-    CHECK_EQ_INT(pgd_flash_wait(bench.flash, 3, 0), PGD_FLASH_DONE);
+    pgd_flash_read(rig.flash, 3, offsets[8] + 77 * BLOCK, BLOCK, buffer);
+    CHECK_EQ_INT(pgd_flash_wait(rig.flash, 3, 0), PGD_FLASH_DONE);
     CHECK_MEM(buffer, whole + 77 * BLOCK, BLOCK);
-    pgd_flash_finish(bench.flash, 3);
+    pgd_flash_finish(rig.flash, 3);
     free(buffer);
     free(whole);
-    const struct pgd_flash_stats stats = stats_of(&bench);
+    const struct pgd_flash_stats stats = stats_of(&rig);
     CHECK_EQ_U64(stats.bytes_used, sum);
     CHECK_EQ_U64(stats.file_bytes, sum);
     CHECK_EQ_U64(stats.bytes_written, sum);
@@ -206,7 +50,7 @@ static void round_trips(const struct variant *variant)
     CHECK(stats.read_errors == 0 && stats.write_errors == 0 && stats.bytes_lost == 0);
     CHECK(stats.direct == (variant->direct && !stats.in_memory));
     CHECK_STR(stats.backend, variant->backend == PGD_FLASH_URING ? "io_uring" : "threads");
-    stop(&bench);
+    stop(&rig);
 }
 
 TEST(what_is_written_comes_back)
@@ -218,15 +62,15 @@ TEST(what_is_written_comes_back)
 
 TEST(buffered_files_leave_the_page_cache)
 {
-    struct bench bench;
-    prepare(&bench, &variants[3]);
-    CHECK(start(&bench));
-    failing_vfs_arm(&bench.disk, FAILING_READ, 0, false, 0);
-    const uint64_t offset = must_put(&bench, MIB, 1);
-    CHECK_EQ_U64(bench.disk.calls[FAILING_SETTLE], 1);
-    CHECK_EQ_INT(get(&bench, offset, MIB, 1), PGD_FLASH_DONE);
-    CHECK_EQ_U64(bench.disk.forgotten, 1);
-    stop(&bench);
+    struct rig rig;
+    prepare(&rig, &variants[3]);
+    CHECK(start(&rig));
+    failing_vfs_arm(&rig.disk, FAILING_READ, 0, false, 0);
+    const uint64_t offset = must_put(&rig, MIB, 1);
+    CHECK_EQ_U64(rig.disk.calls[FAILING_SETTLE], 1);
+    CHECK_EQ_INT(get(&rig, offset, MIB, 1), PGD_FLASH_DONE);
+    CHECK_EQ_U64(rig.disk.forgotten, 1);
+    stop(&rig);
 }
 
 /* ---- random operations against a list ---- */
@@ -244,7 +88,7 @@ struct extent {
 };
 
 struct game {
-    struct bench bench;
+    struct rig rig;
     struct test_rng rng;
     struct extent extents[GAME_EXTENTS];
     uint32_t extent_count;
@@ -258,7 +102,7 @@ static void game_put(struct game *game)
 {
     const uint64_t bytes = (1 + test_rng_below(&game->rng, GAME_BLOCKS_MAX)) * BLOCK;
     const uint64_t seed = game->next_seed++;
-    const uint64_t offset = must_put(&game->bench, bytes, seed);
+    const uint64_t offset = must_put(&game->rig, bytes, seed);
     for (uint32_t i = 0; i < game->extent_count; i++) {
         const struct extent *const other = &game->extents[i];
         CHECK(offset + bytes <= other->offset || other->offset + other->bytes <= offset);
@@ -274,7 +118,7 @@ static void game_free(struct game *game)
     if (game->extents[which].readers > 0 || game->extents[last].readers > 0) {
         return;
     }
-    pgd_flash_free(game->bench.flash, game->extents[which].offset, game->extents[which].bytes);
+    pgd_flash_free(game->rig.flash, game->extents[which].offset, game->extents[which].bytes);
     game->extents[which] = game->extents[last];
     game->extent_count--;
 }
@@ -285,18 +129,18 @@ static void game_read(struct game *game, uint32_t ticket)
     const struct extent *const extent = &game->extents[which];
     game->extents[which].readers++;
     game->reading[ticket] = which;
-    pgd_flash_read(game->bench.flash, ticket, extent->offset, extent->bytes, game->into[ticket]);
+    pgd_flash_read(game->rig.flash, ticket, extent->offset, extent->bytes, game->into[ticket]);
 }
 
 static void game_look(struct game *game, uint32_t ticket, bool waits)
 {
     enum pgd_flash_read_state state =
-        waits ? pgd_flash_wait(game->bench.flash, ticket, 0) : pgd_flash_poll(game->bench.flash, ticket);
+        waits ? pgd_flash_wait(game->rig.flash, ticket, 0) : pgd_flash_poll(game->rig.flash, ticket);
     CHECK(state == PGD_FLASH_DONE || (state == PGD_FLASH_PENDING && !waits));
     if (state == PGD_FLASH_DONE) {
         struct extent *const extent = &game->extents[game->reading[ticket]];
         CHECK(holds(game->into[ticket], extent->bytes, extent->seed));
-        pgd_flash_finish(game->bench.flash, ticket);
+        pgd_flash_finish(game->rig.flash, ticket);
         extent->readers--;
         game->reading[ticket] = -1;
     }
@@ -317,21 +161,15 @@ static void game_step(struct game *game)
     }
 }
 
-/* A directory in memory, where many operations take no time. */
-static const char *fast_directory(void)
-{
-    return access("/dev/shm", W_OK | X_OK) == 0 ? "/dev/shm" : directory();
-}
-
 static void play(const struct variant *variant, const char *where, int operations, uint64_t seed)
 {
     static struct game game;
     memset(&game, 0, sizeof game);
-    prepare(&game.bench, variant);
-    game.bench.options.bytes_max = 16 * MIB;
-    game.bench.options.directory = where;
+    prepare(&game.rig, variant);
+    game.rig.options.bytes_max = 16 * MIB;
+    game.rig.options.directory = where;
     game.rng = test_rng(seed);
-    if (!start(&game.bench)) {
+    if (!start(&game.rig)) {
         return;
     }
     for (uint32_t i = 0; i < READS; i++) {
@@ -351,13 +189,13 @@ static void play(const struct variant *variant, const char *where, int operation
     for (uint32_t i = 0; i < game.extent_count; i++) {
         used += game.extents[i].bytes;
     }
-    const struct pgd_flash_stats stats = stats_of(&game.bench);
+    const struct pgd_flash_stats stats = stats_of(&game.rig);
     CHECK_EQ_U64(stats.bytes_used, used);
     CHECK_EQ_U64(stats.bytes_written, game.written);
     CHECK(stats.read_errors == 0 && stats.write_errors == 0);
-    pgd_flash_reset(game.bench.flash);
-    CHECK_EQ_U64(stats_of(&game.bench).file_bytes, 0);
-    stop(&game.bench);
+    pgd_flash_reset(game.rig.flash);
+    CHECK_EQ_U64(stats_of(&game.rig).file_bytes, 0);
+    stop(&game.rig);
 }
 
 TEST(random_operations_by_io_uring)
@@ -386,7 +224,7 @@ TEST(random_operations_by_threads_through_the_page_cache)
 #define CROWD_ROUNDS 300u
 
 struct crowd {
-    struct bench bench;
+    struct rig rig;
     pthread_barrier_t barrier;
     unsigned char *into[READS];
     uint64_t offsets[READS];
@@ -401,7 +239,7 @@ static void *wait_in_crowd(void *argument)
         (void) pthread_barrier_wait(&crowd->barrier);
         for (uint32_t i = 0; i < READS; i++) {
             const uint32_t ticket = (i * 3 + round) % READS;
-            CHECK_EQ_INT(pgd_flash_wait(crowd->bench.flash, ticket, 0), PGD_FLASH_DONE);
+            CHECK_EQ_INT(pgd_flash_wait(crowd->rig.flash, ticket, 0), PGD_FLASH_DONE);
             CHECK(holds(crowd->into[ticket], 4 * BLOCK, crowd->seeds[ticket]));
         }
         (void) pthread_barrier_wait(&crowd->barrier);
@@ -414,12 +252,12 @@ static void conduct(struct crowd *crowd)
     for (uint32_t round = 0; round < CROWD_ROUNDS; round++) {
         for (uint32_t i = 0; i < READS; i++) {
             crowd->seeds[i] = (i + round) % READS;
-            pgd_flash_read(crowd->bench.flash, i, crowd->offsets[crowd->seeds[i]], 4 * BLOCK, crowd->into[i]);
+            pgd_flash_read(crowd->rig.flash, i, crowd->offsets[crowd->seeds[i]], 4 * BLOCK, crowd->into[i]);
         }
         (void) pthread_barrier_wait(&crowd->barrier);
         (void) pthread_barrier_wait(&crowd->barrier);
         for (uint32_t i = 0; i < READS; i++) {
-            pgd_flash_finish(crowd->bench.flash, i);
+            pgd_flash_finish(crowd->rig.flash, i);
             memset(crowd->into[i], 0, 4 * BLOCK);
         }
     }
@@ -429,13 +267,13 @@ static void run_crowd(const struct variant *variant)
 {
     static struct crowd crowd;
     memset(&crowd, 0, sizeof crowd);
-    prepare(&crowd.bench, variant);
-    if (!start(&crowd.bench)) {
+    prepare(&crowd.rig, variant);
+    if (!start(&crowd.rig)) {
         return;
     }
     for (uint32_t i = 0; i < READS; i++) {
         crowd.into[i] = buffer_of(4 * BLOCK);
-        crowd.offsets[i] = must_put(&crowd.bench, 4 * BLOCK, i);
+        crowd.offsets[i] = must_put(&crowd.rig, 4 * BLOCK, i);
     }
     pthread_t threads[CROWD];
     CHECK_EQ_INT(pthread_barrier_init(&crowd.barrier, NULL, CROWD + 1), 0);
@@ -450,7 +288,7 @@ static void run_crowd(const struct variant *variant)
         free(crowd.into[i]);
     }
     (void) pthread_barrier_destroy(&crowd.barrier);
-    stop(&crowd.bench);
+    stop(&crowd.rig);
 }
 
 TEST(many_threads_wait_for_the_same_reads)
@@ -458,4 +296,391 @@ TEST(many_threads_wait_for_the_same_reads)
     for (size_t i = 0; i < VARIANTS; i++) {
         run_crowd(&variants[i]);
     }
+}
+
+/* ---- waiting no longer than asked ---- */
+
+static uint64_t now_ns(const struct rig *rig)
+{
+    return rig->system.clock.now_ns(rig->system.clock.user);
+}
+
+static void throttled(const struct variant *variant)
+{
+    struct rig rig;
+    prepare(&rig, variant);
+    rig.options.throttle_bytes_per_second = MIB;
+    if (!start(&rig)) {
+        return;
+    }
+    const uint64_t first = must_put(&rig, 32 * KIB, 1);
+    const uint64_t second = must_put(&rig, 32 * KIB, 2);
+    unsigned char *const into = buffer_of(64 * KIB);
+    const uint64_t began_ns = now_ns(&rig);
+    pgd_flash_read(rig.flash, 0, first, 32 * KIB, into);
+    pgd_flash_read(rig.flash, 1, second, 32 * KIB, into + 32 * KIB);
+    CHECK_EQ_INT(pgd_flash_poll(rig.flash, 1), PGD_FLASH_PENDING);
+    CHECK_EQ_INT(pgd_flash_wait(rig.flash, 1, began_ns + 3000000), PGD_FLASH_PENDING);
+    CHECK(now_ns(&rig) >= began_ns + 3000000);
+    CHECK_EQ_INT(pgd_flash_wait(rig.flash, 0, 0), PGD_FLASH_DONE);
+    CHECK(now_ns(&rig) >= began_ns + 31250000); /* 32 KiB at 1 MiB a second */
+    CHECK_EQ_INT(pgd_flash_wait(rig.flash, 1, 0), PGD_FLASH_DONE);
+    CHECK(now_ns(&rig) >= began_ns + 62500000); /* one after the other */
+    CHECK(holds(into, 32 * KIB, 1) && holds(into + 32 * KIB, 32 * KIB, 2));
+    pgd_flash_finish(rig.flash, 0);
+    pgd_flash_finish(rig.flash, 1);
+    pgd_flash_read(rig.flash, 0, first, 32 * KIB, into); /* in flight at the end: close waits for the device only */
+    stop(&rig);
+    free(into);
+}
+
+TEST(a_throttle_paces_reads_and_a_deadline_ends_the_wait)
+{
+    throttled(&variants[0]);
+    throttled(&variants[2]);
+}
+
+/* ---- open and close ---- */
+
+TEST(all_memory_is_taken_at_open_and_is_as_much_as_was_said)
+{
+    for (size_t i = 0; i < VARIANTS; i++) {
+        struct failing_system host;
+        struct rig rig;
+        failing_system_init(&host);
+        prepare(&rig, &variants[i]);
+        rig.system.allocator = host.allocator;
+        rig.system.memory = host.memory;
+        const uint64_t said_bytes = pgd_flash_table_bytes(&rig.options);
+        if (!start(&rig)) {
+            continue;
+        }
+        CHECK(host.live_bytes <= said_bytes && said_bytes - host.live_bytes <= 64 * KIB);
+        const uint64_t calls = host.total_calls;
+        const uint64_t offset = must_put(&rig, 8 * BLOCK, 1);
+        CHECK_EQ_INT(get(&rig, offset, 8 * BLOCK, 1), PGD_FLASH_DONE);
+        pgd_flash_free(rig.flash, offset, 8 * BLOCK);
+        pgd_flash_reset(rig.flash);
+        CHECK_EQ_U64(host.total_calls, calls);
+        stop(&rig);
+        CHECK(failing_system_is_clean(&host));
+        failing_system_arm(&host, 1, false);
+        struct pgd_flash *none = NULL;
+        CHECK_EQ_INT(pgd_flash_open(&rig.options, &none, NULL), PAGODA_NOMEM);
+        CHECK(none == NULL && failing_system_is_clean(&host) && failing_vfs_is_clean(&rig.disk));
+    }
+}
+
+static void check_refused(const struct rig *rig, enum pagoda_status status, const char *word)
+{
+    struct pgd_flash *none = NULL;
+    struct pagoda_error error = {PAGODA_OK, ""};
+    CHECK_EQ_INT(pgd_flash_open(&rig->options, &none, &error), status);
+    CHECK(none == NULL && strstr(error.message, word) != NULL);
+    CHECK(failing_vfs_is_clean(&rig->disk));
+}
+
+TEST(options_that_cannot_be)
+{
+    struct rig rig;
+    prepare(&rig, &variants[2]);
+    rig.options.reads_max = 0;
+    check_refused(&rig, PAGODA_INVALID, "reads_max");
+    rig.options.reads_max = PGD_FLASH_READS_MAX + 1;
+    check_refused(&rig, PAGODA_INVALID, "1024");
+    rig.options.reads_max = 1;
+    rig.options.bytes_max = PGD_FLASH_BYTES_MAX + 1;
+    check_refused(&rig, PAGODA_LIMIT, "is the most");
+    rig.options.bytes_max = MIB;
+    rig.options.directory = "/nowhere/at/all";
+    check_refused(&rig, PAGODA_NOT_FOUND, "/nowhere/at/all");
+}
+
+TEST(threads_stand_in_where_io_uring_is_refused)
+{
+    static const int numbers[] = {ENOSYS, EPERM, ENOMEM};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        struct rig rig;
+        prepare(&rig, &variants[0]);
+        failing_vfs_arm(&rig.disk, FAILING_RING_OPEN, 1, true, numbers[i]);
+        check_refused(&rig, PAGODA_UNSUPPORTED, "io_uring");
+        rig.options.backend = PGD_FLASH_AUTO;
+        CHECK(start(&rig));
+        CHECK_STR(stats_of(&rig).backend, "threads");
+        CHECK_EQ_INT(get(&rig, must_put(&rig, BLOCK, 1), BLOCK, 1), PGD_FLASH_DONE);
+        stop(&rig);
+    }
+    struct rig rig;
+    prepare(&rig, &variants[0]);
+    rig.options.backend = PGD_FLASH_AUTO;
+    failing_vfs_arm(&rig.disk, FAILING_RING_READ, 1, true, EINVAL); /* set up, but its first read goes wrong */
+    CHECK(start(&rig));
+    CHECK_STR(stats_of(&rig).backend, "threads");
+    CHECK(stats_of(&rig).reads == 0 && stats_of(&rig).read_errors == 0);
+    stop(&rig);
+}
+
+TEST(one_ticket_and_many)
+{
+    static const uint32_t counts[] = {1, 2, 3, 100, PGD_FLASH_READS_MAX};
+    for (size_t i = 0; i < 5; i++) {
+        for (size_t k = 0; k < VARIANTS; k += 2) {
+            struct rig rig;
+            prepare(&rig, &variants[k]);
+            rig.options.reads_max = counts[i];
+            if (!start(&rig)) {
+                continue;
+            }
+            const uint64_t offset = must_put(&rig, BLOCK, 1);
+            unsigned char *const into = buffer_of(counts[i] * BLOCK);
+            for (uint32_t t = 0; t < counts[i]; t++) {
+                pgd_flash_read(rig.flash, t, offset, BLOCK, into + t * BLOCK);
+            }
+            for (uint32_t t = counts[i]; t-- > 0;) {
+                CHECK_EQ_INT(pgd_flash_wait(rig.flash, t, 0), PGD_FLASH_DONE);
+                CHECK(holds(into + t * BLOCK, BLOCK, 1));
+                pgd_flash_finish(rig.flash, t);
+            }
+            free(into);
+            stop(&rig);
+        }
+    }
+}
+
+/* ---- the file itself ---- */
+
+/* The process's open file without a name; the number of such files. */
+static int find_nameless(pid_t process, struct stat *about)
+{
+    char path[64];
+    (void) snprintf(path, sizeof path, "/proc/%ld/fd", (long) process);
+    DIR *const descriptors = opendir(path);
+    CHECK(descriptors != NULL);
+    int count = 0;
+    const struct dirent *entry;
+    while ((entry = readdir(descriptors)) != NULL) {
+        char link[320];
+        struct stat one;
+        (void) snprintf(link, sizeof link, "%s/%s", path, entry->d_name);
+        if (stat(link, &one) == 0 && S_ISREG(one.st_mode) && one.st_nlink == 0) {
+            *about = one;
+            count++;
+        }
+    }
+    (void) closedir(descriptors);
+    return count;
+}
+
+static int entries_in(const char *path)
+{
+    DIR *const listing = opendir(path);
+    CHECK(listing != NULL);
+    int count = -2; /* . and .. */
+    while (readdir(listing) != NULL) {
+        count++;
+    }
+    (void) closedir(listing);
+    return count;
+}
+
+static void make_private_directory(char *path, size_t bytes)
+{
+    (void) snprintf(path, bytes, "%s/pagoda-flash-XXXXXX", directory());
+    CHECK(mkdtemp(path) != NULL);
+}
+
+/* Spills, says so, and waits to be killed. */
+static void spill_until_killed(const char *where, int ready)
+{
+    struct rig rig;
+    prepare(&rig, &variants[2]);
+    rig.options.directory = where;
+    if (start(&rig)) {
+        (void) must_put(&rig, MIB, 1);
+        (void) !write(ready, "x", 1);
+    }
+    for (;;) {
+        (void) pause();
+    }
+}
+
+TEST(nothing_is_left_after_a_kill)
+{
+    char where[4096];
+    make_private_directory(where, sizeof where);
+    int pipes[2];
+    CHECK_EQ_INT(pipe(pipes), 0);
+    const pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        spill_until_killed(where, pipes[1]);
+    }
+    char sign;
+    CHECK_EQ_INT(read(pipes[0], &sign, 1), 1);
+    struct stat about;
+    CHECK_EQ_INT(find_nameless(child, &about), 1);
+    CHECK_EQ_INT(about.st_mode & 07777, 0600);
+    CHECK(about.st_size == (off_t) MIB);
+    CHECK_EQ_INT(entries_in(where), 0);
+    CHECK_EQ_INT(kill(child, SIGKILL), 0);
+    int status;
+    CHECK_EQ_INT(waitpid(child, &status, 0), child);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    CHECK_EQ_INT(entries_in(where), 0);
+    (void) close(pipes[0]);
+    (void) close(pipes[1]);
+    CHECK_EQ_INT(rmdir(where), 0);
+}
+
+TEST(the_cache_directory_is_the_default)
+{
+    char where[4096];
+    char expected[4200];
+    make_private_directory(where, sizeof where);
+    struct rig rig;
+    struct stat about;
+    prepare(&rig, &variants[2]);
+    rig.options.directory = NULL;
+    CHECK_EQ_INT(setenv("XDG_CACHE_HOME", where, 1), 0);
+    CHECK(start(&rig));
+    stop(&rig);
+    (void) snprintf(expected, sizeof expected, "%s/pagoda", where);
+    CHECK_EQ_INT(stat(expected, &about), 0);
+    CHECK_EQ_INT(about.st_mode & 07777, 0700);
+    CHECK_EQ_INT(rmdir(expected), 0);
+
+    CHECK_EQ_INT(setenv("XDG_CACHE_HOME", "relative", 1), 0); /* means nothing, by its own specification */
+    CHECK_EQ_INT(setenv("HOME", where, 1), 0);
+    char path[4096];
+    CHECK(pgd_os_cache_directory(path, sizeof path));
+    (void) snprintf(expected, sizeof expected, "%s/.cache/pagoda", where);
+    CHECK_STR(path, expected);
+    CHECK_EQ_INT(rmdir(expected), 0);
+    (void) snprintf(expected, sizeof expected, "%s/.cache", where);
+    CHECK_EQ_INT(rmdir(expected), 0);
+
+    CHECK_EQ_INT(setenv("HOME", "/proc/nowhere", 1), 0);
+    CHECK_EQ_INT(setenv("TMPDIR", where, 1), 0);
+    CHECK(pgd_os_cache_directory(path, sizeof path));
+    CHECK_STR(path, where);
+    CHECK(!pgd_os_cache_directory(path, 3));
+    CHECK_EQ_INT(rmdir(where), 0);
+}
+
+/* ---- space that is given back ---- */
+
+static void check_kept(struct rig *rig, const uint64_t *offsets)
+{
+    for (uint64_t i = 0; i < 32; i += 4) {
+        CHECK_EQ_INT(get(rig, offsets[i], MIB, i), PGD_FLASH_DONE);
+    }
+}
+
+TEST(holes_are_punched_when_most_of_the_file_is_free)
+{
+    struct rig rig;
+    struct stat full;
+    struct stat holed;
+    uint64_t offsets[32];
+    prepare(&rig, &variants[2]);
+    CHECK(start(&rig));
+    for (uint64_t i = 0; i < 32; i++) {
+        offsets[i] = must_put(&rig, MIB, i);
+    }
+    CHECK_EQ_INT(find_nameless(getpid(), &full), 1);
+    for (uint64_t i = 0; i < 32; i++) {
+        if (i % 4 != 0) {
+            pgd_flash_free(rig.flash, offsets[i], MIB);
+        }
+    }
+    check_kept(&rig, offsets);
+    const struct pgd_flash_stats stats = stats_of(&rig);
+    CHECK_EQ_U64(stats.bytes_used, 8 * MIB);
+    CHECK(stats.bytes_punched >= 8 * MIB || rig.disk.calls[FAILING_PUNCH] == 1); /* once: not this file system */
+    CHECK_EQ_INT(find_nameless(getpid(), &holed), 1);
+    if (stats.bytes_punched > 0) {
+        CHECK(holed.st_blocks < full.st_blocks && (uint64_t) holed.st_blocks * 512 <= 24 * MIB);
+    }
+    (void) must_put(&rig, 3 * MIB, 99);
+    check_kept(&rig, offsets);
+    pgd_flash_reset(rig.flash);
+    CHECK_EQ_INT(find_nameless(getpid(), &holed), 1);
+    CHECK(holed.st_size == 0 && stats_of(&rig).bytes_used == 0);
+    CHECK_EQ_U64(must_put(&rig, MIB, 5), 0);
+    CHECK_EQ_INT(get(&rig, 0, MIB, 5), PGD_FLASH_DONE);
+    stop(&rig);
+}
+
+static void use_space_again(int number)
+{
+    struct rig rig;
+    uint64_t offsets[32];
+    prepare(&rig, &variants[2]);
+    rig.options.bytes_max = 32 * MIB;
+    CHECK(start(&rig));
+    failing_vfs_arm(&rig.disk, FAILING_PUNCH, 1, true, number);
+    for (uint64_t i = 0; i < 32; i++) {
+        offsets[i] = must_put(&rig, MIB, i);
+    }
+    for (uint64_t i = 0; i < 32; i++) {
+        if (i % 4 != 0) {
+            pgd_flash_free(rig.flash, offsets[i], MIB);
+        }
+    }
+    CHECK(rig.disk.calls[FAILING_PUNCH] == 1 || (rig.disk.calls[FAILING_PUNCH] > 1 && number == EIO));
+    CHECK_EQ_U64(stats_of(&rig).bytes_punched, 0);
+    for (uint64_t i = 0; i < 8; i++) {
+        (void) must_put(&rig, 3 * MIB, 100 + i);
+    }
+    check_kept(&rig, offsets);
+    stop(&rig);
+}
+
+TEST(without_holes_space_is_still_used_again)
+{
+    use_space_again(EOPNOTSUPP);
+    use_space_again(EIO);
+}
+
+/* ---- misuse ---- */
+
+static void read_twice(void *user)
+{
+    struct rig *const rig = user;
+    unsigned char *const into = buffer_of(2 * BLOCK);
+    pgd_flash_read(rig->flash, 0, 0, BLOCK, into);
+    pgd_flash_read(rig->flash, 0, 0, BLOCK, into + BLOCK);
+}
+
+static void finish_idle(void *user)
+{
+    const struct rig *const rig = user;
+    pgd_flash_finish(rig->flash, 1);
+}
+
+static void read_crooked(void *user)
+{
+    const struct rig *const rig = user;
+    unsigned char *const into = buffer_of(2 * BLOCK);
+    pgd_flash_read(rig->flash, 0, 0, BLOCK, into + 512);
+}
+
+static void free_unknown(void *user)
+{
+    const struct rig *const rig = user;
+    pgd_flash_free(rig->flash, 4 * BLOCK, BLOCK);
+}
+
+TEST(misuse_is_asserted)
+{
+    struct rig rig;
+    prepare(&rig, &variants[2]);
+    CHECK(start(&rig));
+    (void) must_put(&rig, BLOCK, 1);
+    CHECK_ABORTS(read_twice, &rig);
+    CHECK_ABORTS(finish_idle, &rig);
+    CHECK_ABORTS(read_crooked, &rig);
+    CHECK_ABORTS(free_unknown, &rig);
+    stop(&rig);
+    pgd_flash_close(NULL);
 }
