@@ -165,6 +165,10 @@ static const struct arg args[] = {
     {NULL, "no-pin", "", NULL, "the system prompt may leave too", TALK, SWITCH, AT(no_pin), 0, 0, NULL},
     {NULL, "keep-gaps", "", NULL, "keep true distances past the trained length", NOT_BENCH, SWITCH, AT(keep_gaps), 0, 0,
      NULL},
+    {NULL, "kv-dir", "", "DIR", "where pages are spilled to; not given: the cache directory", SHOW, TEXT, AT(kv_dir), 0,
+     0, NULL},
+    {NULL, "device", "", NULL, "measure the device of --kv-dir, in place of showing a model", SHOW, SWITCH, AT(device),
+     0, 0, NULL},
     {NULL, "kv-codec", "", "NAME", "f16, q8, k8v5, k8v4, k6v4, k5v4; auto: f16, and smaller before text is dropped",
      ALL, CHOICE, AT(codec), 0, 0, pgd_codec_words},
     {NULL, "cache-type-k", "-ctk", "TYPE", "the same in llama.cpp's words: f16, q8_0, q5_0, q4_0", ALL, BITS,
@@ -678,12 +682,15 @@ static void settle_measured(struct pgd_options *options)
 static enum pagoda_status settle(struct pgd_options *options, const struct given *given, char **words, int count,
                                  struct pagoda_error *error)
 {
-    if (count > 0 && !was_given(given, "model") && names_model(options, words[0])) {
+    if (count > 0 && !options->device && !was_given(given, "model") && names_model(options, words[0])) {
         options->model = words[0];
         words++;
         count--;
     }
-    if (options->model == NULL || options->model[0] == '\0') {
+    if (options->device && (count > 0 || was_given(given, "model"))) {
+        return pgd_fail(error, PAGODA_INVALID, "--device measures a device: it takes no model");
+    }
+    if (!options->device && (options->model == NULL || options->model[0] == '\0')) {
         return pgd_fail(error, PAGODA_INVALID, "no model: pagoda %s MODEL.gguf", command_name(options->command));
     }
     if (count > 0 && options->command != PGD_COMMAND_RUN) {

@@ -23,7 +23,7 @@ static const struct command commands[] = {
     {"run generate", "read one prompt, write the reply", "pagoda run model.gguf --kv 64M \"Why is the sky blue?\"",
      "pagoda run MODEL [FLAGS] [PROMPT...]", PGD_COMMAND_RUN, pgd_run_command},
     {"show info", "what a model is, and how much text a budget holds", "pagoda show model.gguf",
-     "pagoda show MODEL [FLAGS]", PGD_COMMAND_SHOW, pgd_show_command},
+     "pagoda show MODEL [FLAGS] | --device", PGD_COMMAND_SHOW, pgd_show_command},
     {"eval", "what a budget, a policy or a codec costs in quality, against the exact cache",
      "pagoda eval model.gguf --kv 16M", "pagoda eval MODEL [FLAGS]", PGD_COMMAND_EVAL, pgd_eval_command},
     {"bench", "how fast a model runs as a chat grows, beside other engines", "pagoda bench model.gguf -d 0,4096",

@@ -81,6 +81,8 @@ struct pgd_options {
     uint32_t value_bits; /* -ctv */
     bool no_pin;
     bool keep_gaps;
+    const char *kv_dir; /* NULL: the cache directory */
+    bool device;        /* show: the device of kv_dir, not a model */
 
     struct pgd_texts texts; /* eval: files to measure on; none: those of `make texts` */
     uint64_t documents;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/device.h"
 #include "cli/load.h"
 #include "cli/report.h"
 #include "cli/safe.h"
@@ -213,7 +214,7 @@ static bool print_text(const struct show *show)
     return true;
 }
 
-enum pgd_exit pgd_show_command(const struct pgd_options *options, const struct pgd_terminal *terminal)
+static enum pgd_exit show_model(const struct pgd_options *options, const struct pgd_terminal *terminal)
 {
     struct pgd_model *model = NULL;
     struct show show = {.options = options};
@@ -231,4 +232,9 @@ enum pgd_exit pgd_show_command(const struct pgd_options *options, const struct p
     }
     pgd_model_close(model);
     return code;
+}
+
+enum pgd_exit pgd_show_command(const struct pgd_options *options, const struct pgd_terminal *terminal)
+{
+    return options->device ? pgd_device_show(options) : show_model(options, terminal);
 }

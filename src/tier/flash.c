@@ -556,3 +556,9 @@ void pgd_flash_get_stats(const struct pgd_flash *flash, struct pgd_flash_stats *
         .backend = reads->ring != NULL ? "io_uring" : "threads",
     };
 }
+
+uint64_t pgd_flash_free_bytes(const struct pgd_flash *flash)
+{
+    uint64_t bytes = 0;
+    return flash->vfs->free_bytes(flash->vfs->user, flash->file, &bytes) == 0 ? bytes : 0;
+}

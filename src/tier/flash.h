@@ -136,4 +136,7 @@ struct pgd_flash_stats {
 };
 void pgd_flash_get_stats(const struct pgd_flash *flash, struct pgd_flash_stats *stats);
 
+/* Free bytes of the file system, the reserve among them; 0 when it does not tell. */
+uint64_t pgd_flash_free_bytes(const struct pgd_flash *flash);
+
 #endif

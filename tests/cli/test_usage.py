@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Flags, their variables, sizes, help and suggestions."""
 
+import os
 import re
 
 from support.suite import Suite, chat_model, environment, fails, run, scratch
@@ -143,7 +144,7 @@ def contradictions_are_refused():
 def every_flag_has_its_variable():
     for command in COMMANDS:
         for name, has_value in flags_of(command):
-            if name in ("model", "prompt", "file", "system", "text"): # any text will do
+            if name in ("model", "prompt", "file", "system", "text", "kv-dir"):  # any text will do
                 continue
             variable = "PAGODA_" + name.upper().replace("-", "_")
             word = variable if has_value else [variable, "yes nor no"]
@@ -210,6 +211,33 @@ def show_agrees_with_run():
     text = scratch("long.txt", b"word " * 2 * row["tokens"])
     result = run("run", model, "--raw", "-f", text, "-n", "0", "--kv", "8M", code=3)
     assert f"holds {row['tokens']:,}" in result.err, result
+
+
+@suite.test
+def show_measures_a_device():
+    where = os.path.dirname(scratch("near.txt", b""))
+    before = sorted(os.listdir(where))
+    text = run("show", "--device", "--kv-dir", where, code=0).out
+    for word in (f"directory        {where}", "latency", "4.00 KiB", "1.00 MiB", "in flight"):
+        assert word in text, (word, text)
+    report = run("show", "--device", "--json", env=environment(PAGODA_KV_DIR=where), code=0).json()
+    assert report["directory"] == where and report["backend"] in ("io_uring", "threads"), report
+    assert report["latency_us"] <= report["latency_p99_us"] and report["write_bytes_per_second"] > 0, report
+    assert [row["bytes"] for row in report["reads"][::2]] == [4 ** i << 12 for i in range(5)], report
+    best = max(row["bytes_per_second"] or 0 for row in report["reads"])
+    chosen = [row for row in report["reads"] if (row["bytes"], row["depth"]) == (report["run_bytes"], report["depth"])]
+    assert len(chosen) == 1 and chosen[0]["bytes_per_second"] >= 0.79 * best > 0, report
+    assert (1 << 20) <= report["bytes_written"] <= (32 << 20), report
+    assert sorted(os.listdir(where)) == before, "the file of the measurement is gone"
+
+
+@suite.test
+def a_device_needs_a_directory_and_no_model():
+    fails(2, ["/no/such/place", "No such file"], "show", "--device", "--kv-dir", "/no/such/place")
+    fails(2, ["--device", "no model"], "show", "model.gguf", "--device")
+    fails(2, ["--device", "no model"], "show", "-m", "model.gguf", "--device")
+    fails(2, ["'--device'", "pagoda show"], "run", "model.gguf", "--device")
+    fails(2, "no model", "show")
 
 
 if __name__ == "__main__":
