@@ -22,7 +22,7 @@
 #define UNIT_BYTES PGD_FLASH_ALIGN
 
 /* Free extents that can be told apart: one for this many bytes of the file, within bounds. */
-#define BYTES_PER_ENTRY (UINT64_C(1) << 20)
+#define BYTES_PER_ENTRY (UINT64_C(256) << 10)
 #define ENTRIES_MIN 64u
 #define ENTRIES_MAX 4096u
 

@@ -325,6 +325,7 @@ static void fill_up(const char *where, const struct variant *variant, uint64_t r
     CHECK(reserve == 0 || free_bytes_of(where) + 16 * BLOCK >= reserve);
     CHECK(strstr(error.message, reserve == 0 ? "No space left" : "left to others") != NULL);
     CHECK_EQ_U64(stats_of(&rig).bytes_used, count * bytes);
+    CHECK_EQ_U64(stats_of(&rig).file_bytes, count * bytes); /* what was written in part is given back */
     for (uint64_t i = 0; i < count; i++) {
         CHECK_EQ_INT(get(&rig, offsets[i], bytes, i), PGD_FLASH_DONE);
     }
