@@ -10,6 +10,7 @@
 #include "cli/report.h"
 #include "cli/safe.h"
 #include "cli/terminal.h"
+#include "cli/wear.h"
 #include "os/os.h"
 #include "tier/calibrate.h"
 
@@ -18,6 +19,7 @@
 struct place {
     char directory[PATH_BYTES];
     struct pgd_device device;
+    struct pgd_wear wear; /* this measurement included */
 };
 
 /* ---- measuring ---- */
@@ -85,7 +87,9 @@ static bool print_text(const struct place *place)
     printf("reads by         %s%s\n", device->backend, way_words(device));
     printf("latency          %.0f us for 4 KiB, in 99 of 100 reads at most %.0f us\n", device->latency_us,
            device->latency_p99_us);
-    printf("writing          %s\n\n", speed_words(device->write_bytes_per_second).text);
+    printf("writing          %s\n", speed_words(device->write_bytes_per_second).text);
+    printf("written so far   %s today, %s in 30 days, to flash by pagoda\n\n",
+           pgd_size_words(place->wear.today_bytes).text, pgd_size_words(place->wear.month_bytes).text);
     printf("%-16s %14s  %8" PRIu32 " at once\n", "reading", "one by one", pgd_calibrate_depth(1));
     for (uint32_t i = 0; i < PGD_CALIBRATE_RUNS; i++) {
         printf("%-16s %14s  %14s\n", pgd_size_words(pgd_calibrate_run_bytes(i)).text,
@@ -134,6 +138,8 @@ static bool print_json(const struct place *place)
     json_object_set_new(object, "run_bytes", number(device->run_bytes));
     json_object_set_new(object, "depth", number(device->depth));
     json_object_set_new(object, "bytes_written", number(device->bytes_written));
+    json_object_set_new(object, "bytes_written_today", number(place->wear.today_bytes));
+    json_object_set_new(object, "bytes_written_30_days", number(place->wear.month_bytes));
     struct pgd_buffer line = {0};
     pgd_report_write_json(object, &line);
     fputs(pgd_buffer_text(&line), stdout);
@@ -151,6 +157,8 @@ enum pgd_exit pgd_device_show(const struct pgd_options *options)
         pgd_say_error("%s", error.message);
         return status == PAGODA_NOT_FOUND ? PGD_EXIT_USAGE : pgd_exit_of(status);
     }
+    pgd_wear_add(place.device.bytes_written);
+    pgd_wear_read(&place.wear);
     const bool printed = options->json ? print_json(&place) : print_text(&place);
     return pgd_terminal_finish_output() && printed ? PGD_EXIT_OK : PGD_EXIT_FAILURE;
 }

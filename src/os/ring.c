@@ -12,7 +12,6 @@
 #include "os/ring.h"
 
 #include <errno.h>
-#include <linux/io_uring.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -25,6 +24,13 @@
 
 #include "base/number.h"
 #include "os/file.h"
+
+#if __has_include(<linux/io_uring.h>)
+#include <linux/io_uring.h>
+#endif
+
+/* With headers older than what is needed of the kernel, there is no ring: see the end of this file. */
+#ifdef IORING_FEAT_EXT_ARG
 
 #define CALL_BYTES_MAX ((size_t) 1 << 30)
 #define DEPTH_MAX 4096u
@@ -199,3 +205,61 @@ void pgd_ring_wait(void *user, struct pgd_ring *ring, uint64_t timeout_ns)
     struct io_uring_getevents_arg argument = {.sigmask_sz = _NSIG / 8, .ts = (uint64_t) (uintptr_t) &timeout};
     (void) enter(ring, 0, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &argument, sizeof argument);
 }
+
+#else
+
+uint64_t pgd_os_ring_bytes(uint32_t depth)
+{
+    (void) depth;
+    return 0;
+}
+
+int pgd_ring_open(void *user, struct pgd_file *file, uint32_t depth, struct pgd_ring **ring)
+{
+    (void) user;
+    (void) file;
+    (void) depth;
+    (void) ring;
+    return ENOSYS;
+}
+
+int pgd_ring_read(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offset, void *buffer, size_t bytes)
+{
+    (void) user;
+    (void) ring;
+    (void) tag;
+    (void) offset;
+    (void) buffer;
+    (void) bytes;
+    return ENOSYS;
+}
+
+bool pgd_ring_ready(void *user, const struct pgd_ring *ring)
+{
+    (void) user;
+    (void) ring;
+    return false;
+}
+
+bool pgd_ring_take(void *user, struct pgd_ring *ring, struct pgd_ring_done *done)
+{
+    (void) user;
+    (void) ring;
+    (void) done;
+    return false;
+}
+
+void pgd_ring_wait(void *user, struct pgd_ring *ring, uint64_t timeout_ns)
+{
+    (void) user;
+    (void) ring;
+    (void) timeout_ns;
+}
+
+void pgd_ring_close(void *user, struct pgd_ring *ring)
+{
+    (void) user;
+    (void) ring;
+}
+
+#endif

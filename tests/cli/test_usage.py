@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Flags, their variables, sizes, help and suggestions."""
 
+import datetime
 import os
 import re
+import tempfile
 
 from support.suite import Suite, chat_model, environment, fails, run, scratch
 
@@ -213,10 +215,13 @@ def show_agrees_with_run():
     assert f"holds {row['tokens']:,}" in result.err, result
 
 
+def empty_directory():
+    return tempfile.mkdtemp(dir=os.path.dirname(scratch("near.txt", b"")))
+
+
 @suite.test
 def show_measures_a_device():
-    where = os.path.dirname(scratch("near.txt", b""))
-    before = sorted(os.listdir(where))
+    where = empty_directory()
     text = run("show", "--device", "--kv-dir", where, code=0).out
     for word in (f"directory        {where}", "latency", "4.00 KiB", "1.00 MiB", "in flight"):
         assert word in text, (word, text)
@@ -228,7 +233,42 @@ def show_measures_a_device():
     chosen = [row for row in report["reads"] if (row["bytes"], row["depth"]) == (report["run_bytes"], report["depth"])]
     assert len(chosen) == 1 and chosen[0]["bytes_per_second"] >= 0.79 * best > 0, report
     assert (1 << 20) <= report["bytes_written"] <= (32 << 20), report
-    assert sorted(os.listdir(where)) == before, "the file of the measurement is gone"
+    assert os.listdir(where) == [], "the file of the measurement is gone"
+
+
+@suite.test
+def what_is_written_is_counted_by_the_day():
+    home = empty_directory()
+    settings = environment(XDG_CACHE_HOME=home)
+    count = os.path.join(home, "pagoda", "flash-writes.txt")
+    reports = [run("show", "--device", "--json", env=settings, code=0).json() for _ in range(2)]
+    written = sum(report["bytes_written"] for report in reports)
+    assert reports[0]["bytes_written_today"] == reports[0]["bytes_written"], reports
+    assert reports[1]["bytes_written_today"] == reports[1]["bytes_written_30_days"] == written, reports
+    assert os.stat(count).st_mode & 0o777 == 0o600
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    days = [(today - datetime.timedelta(days=age), size) for age, size in ((40, 1), (29, 20), (3, 300), (-2, 4000))]
+    with open(count, "w", encoding="utf-8") as file:
+        file.write("what is this\n" + "".join(f"{day} {size}\n" for day, size in days) + "2026-1")
+    report = run("show", "--device", "--json", env=settings, code=0).json()
+    assert report["bytes_written_today"] == report["bytes_written"], report
+    assert report["bytes_written_30_days"] == report["bytes_written"] + 320, report
+    with open(count, encoding="utf-8") as file:
+        assert [line.split()[0] for line in file] == [str(days[1][0]), str(days[2][0]), str(today)]
+
+
+@suite.test
+def a_count_that_cannot_be_kept_is_no_error():
+    home = empty_directory()
+    os.makedirs(os.path.join(home, "pagoda", "flash-writes.txt"))  # a directory in its place
+    report = run("show", "--device", "--json", env=environment(XDG_CACHE_HOME=home), code=0).json()
+    assert report["bytes_written_today"] == 0 < report["bytes_written"], report
+    os.rmdir(os.path.join(home, "pagoda", "flash-writes.txt"))
+    precious = scratch("precious.txt", b"precious")
+    os.symlink(precious, os.path.join(home, "pagoda", "flash-writes.txt"))
+    run("show", "--device", "--json", env=environment(XDG_CACHE_HOME=home), code=0)
+    with open(precious, "rb") as file:
+        assert file.read() == b"precious"
 
 
 @suite.test

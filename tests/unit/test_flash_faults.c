@@ -373,7 +373,7 @@ TEST(a_full_file_system_in_memory)
 TEST(a_full_file_system_on_a_device)
 {
     char where[4096];
-    char command[9000];
+    char command[5 * 4096];
     make_mount_point(where, sizeof where);
     (void) snprintf(command, sizeof command,
                     "truncate -s 6M '%s.image' && mkfs.ext4 -q -O ^has_journal '%s.image' >/dev/null 2>&1 && "

@@ -690,3 +690,134 @@ TEST(a_full_disk_is_a_typed_error)
     (void) close(full);
     remove_root();
 }
+
+/* ---- single calls of scratch files ---- */
+
+TEST(single_calls_answer_as_the_system_does)
+{
+    make_root();
+    const struct pgd_vfs *const vfs = pgd_os_vfs();
+    int descriptor;
+    struct pgd_file *const file = open_scratch(&descriptor);
+    char buffer[16] = "";
+    uint64_t bytes = 0;
+    CHECK_EQ_INT(vfs->write_once(vfs->user, file, 4096, "pagoda", 6), 6);
+    CHECK_EQ_INT(vfs->read_once(vfs->user, file, 4096, buffer, sizeof buffer), 6); /* short: the file ends there */
+    CHECK_STR(buffer, "pagoda");
+    CHECK_EQ_INT(vfs->read_once(vfs->user, file, 8192, buffer, sizeof buffer), 0);
+    CHECK_EQ_INT(vfs->read_once(vfs->user, file, UINT64_MAX, buffer, 1), -EINVAL);
+    CHECK_EQ_INT(vfs->write_once(vfs->user, file, INT64_MAX, buffer, 1), -EINVAL);
+    CHECK_EQ_INT(vfs->settle(vfs->user, file, 4096, 6), 0);
+    vfs->forget(vfs->user, file, 0, 8192);
+    CHECK_EQ_INT(vfs->truncate(vfs->user, file, 4098), 0);
+    CHECK_EQ_INT(vfs->size(vfs->user, file, &bytes, NULL), PAGODA_OK);
+    CHECK_EQ_U64(bytes, 4098);
+    const int number = vfs->punch(vfs->user, file, 4096, 4096);
+    CHECK(number == 0 || number == EOPNOTSUPP);
+    CHECK_EQ_INT(vfs->read_once(vfs->user, file, 4096, buffer, 2), 2);
+    CHECK_MEM(buffer, number == 0 ? "\0\0" : "pa", 2);
+    CHECK_EQ_INT(vfs->free_bytes(vfs->user, file, &bytes), 0);
+    CHECK(bytes > 0);
+    vfs->close(vfs->user, file);
+    remove_root();
+}
+
+TEST(direct_transfers_bypass_the_page_cache_or_are_refused)
+{
+    make_root();
+    const struct pgd_vfs *const vfs = pgd_os_vfs();
+    int descriptor;
+    struct pgd_file *const file = open_scratch(&descriptor);
+    const int number = vfs->set_direct(vfs->user, file, true);
+    CHECK(number == 0 || number == EINVAL || number == EOPNOTSUPP);
+    CHECK(((fcntl(descriptor, F_GETFL) & O_DIRECT) != 0) == (number == 0));
+    CHECK_EQ_INT(vfs->set_direct(vfs->user, file, false), 0);
+    CHECK_EQ_INT(fcntl(descriptor, F_GETFL) & O_DIRECT, 0);
+    vfs->close(vfs->user, file);
+    struct pgd_file *shared = NULL;
+    if (vfs->open_scratch(vfs->user, "/dev/shm", &shared, NULL) == PAGODA_OK) {
+        CHECK_EQ_INT(vfs->set_direct(vfs->user, shared, true), EOPNOTSUPP); /* memory, whatever newer kernels say */
+        vfs->close(vfs->user, shared);
+    }
+    remove_root();
+}
+
+TEST(a_ring_reads_what_was_written)
+{
+    enum { DEPTH = 4, BYTES = 1000 };
+    make_root();
+    const struct pgd_vfs *const vfs = pgd_os_vfs();
+    int descriptor;
+    struct pgd_file *const file = open_scratch(&descriptor);
+    struct pgd_ring *ring = NULL;
+    const int number = vfs->ring_open(vfs->user, file, DEPTH, &ring);
+    if (number != 0) {
+        vfs->close(vfs->user, file);
+        remove_root();
+        SKIP("there is no io_uring");
+    }
+    char written[DEPTH][BYTES];
+    char read[DEPTH][BYTES];
+    for (int i = 0; i < DEPTH; i++) {
+        memset(written[i], 'a' + i, BYTES);
+        CHECK_EQ_INT(vfs->write_once(vfs->user, file, (uint64_t) i * BYTES, written[i], BYTES), BYTES);
+    }
+    CHECK(!vfs->ring_ready(vfs->user, ring));
+    vfs->ring_wait(vfs->user, ring, 1000000); /* nothing will come: it ends by the time */
+    for (int round = 0; round < 100; round++) {
+        memset(read, 0, sizeof read);
+        for (uint32_t i = 0; i < DEPTH; i++) {
+            CHECK_EQ_INT(vfs->ring_read(vfs->user, ring, i, i * BYTES, read[i], BYTES), 0);
+        }
+        for (uint32_t taken = 0; taken < DEPTH;) {
+            struct pgd_ring_done done;
+            vfs->ring_wait(vfs->user, ring, 1000000000);
+            while (vfs->ring_take(vfs->user, ring, &done)) {
+                CHECK_EQ_INT(done.result, BYTES);
+                CHECK_MEM(read[done.tag], written[done.tag], BYTES);
+                taken++;
+            }
+        }
+    }
+    CHECK_EQ_INT(vfs->ring_read(vfs->user, ring, 7, (uint64_t) DEPTH * BYTES - 10, read[0], BYTES), 0);
+    vfs->ring_wait(vfs->user, ring, 1000000000);
+    struct pgd_ring_done done;
+    CHECK(vfs->ring_take(vfs->user, ring, &done) && done.tag == 7 && done.result == 10);
+    vfs->ring_close(vfs->user, ring);
+    vfs->ring_close(vfs->user, NULL);
+    vfs->close(vfs->user, file);
+    remove_root();
+}
+
+static uint64_t mapped_bytes(void)
+{
+    char text[512] = "";
+    FILE *const file = fopen("/proc/self/statm", "r");
+    CHECK(file != NULL && fgets(text, sizeof text, file) != NULL);
+    (void) fclose(file);
+    return strtoull(text, NULL, 10) * (uint64_t) sysconf(_SC_PAGESIZE);
+}
+
+TEST(rings_take_no_more_memory_than_they_say)
+{
+    static const uint32_t depths[] = {1, 2, 3, 8, 64, 100, 1024};
+    make_root();
+    const struct pgd_vfs *const vfs = pgd_os_vfs();
+    int descriptor;
+    struct pgd_file *const file = open_scratch(&descriptor);
+    for (size_t i = 0; i < sizeof depths / sizeof depths[0]; i++) {
+        struct pgd_ring *ring = NULL;
+        const uint64_t before = mapped_bytes();
+        if (vfs->ring_open(vfs->user, file, depths[i], &ring) != 0) {
+            break;
+        }
+        const uint64_t taken = mapped_bytes() - before;
+        CHECK(taken > 0 && taken <= pgd_os_ring_bytes(depths[i]));
+        CHECK(pgd_os_ring_bytes(depths[i]) - taken <= 8192);
+        vfs->ring_close(vfs->user, ring);
+    }
+    struct pgd_ring *none = NULL;
+    CHECK(vfs->ring_open(vfs->user, file, 1000000, &none) != 0 && none == NULL);
+    vfs->close(vfs->user, file);
+    remove_root();
+}
