@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/status.h"
 
@@ -17,12 +18,50 @@ static int verdict(struct failing_vfs *disk, enum failing_call call)
     return disk->number;
 }
 
-/* Calls that transfer nothing cannot be short. */
+/* Calls that transfer nothing can be neither short nor wrong. */
 static int verdict_whole(struct failing_vfs *disk, enum failing_call call)
 {
     const int number = verdict(disk, call);
-    return number == FAILING_SHORT ? EIO : number;
+    return number < 0 ? EIO : number;
 }
+
+/* ---- a slow device ---- */
+
+static uint64_t now_ns(void)
+{
+    struct timespec now = {0};
+    (void) clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t) now.tv_sec * 1000000000u + (uint64_t) now.tv_nsec;
+}
+
+/* Of the delay that began with the latest read, what is left. */
+static uint64_t left_ns(const struct failing_vfs *disk)
+{
+    const uint64_t until = disk->slow_until_ns;
+    const uint64_t now = until > 0 ? now_ns() : 0;
+    return until > now ? until - now : 0;
+}
+
+static void begin_delay(struct failing_vfs *disk)
+{
+    const uint64_t delay_us = disk->read_delay_us;
+    disk->slow_until_ns = delay_us > 0 ? now_ns() + delay_us * 1000 : 0;
+}
+
+static void nap(uint64_t nanoseconds)
+{
+    const struct timespec time = {(time_t) (nanoseconds / 1000000000u), (long) (nanoseconds % 1000000000u)};
+    (void) nanosleep(&time, NULL);
+}
+
+static void rot(unsigned char *bytes, int64_t count)
+{
+    if (count > 0) {
+        bytes[count / 2] ^= 16;
+    }
+}
+
+/* ---- files ---- */
 
 static enum pagoda_status failing_open_read(void *user, const char *path, struct pgd_file **file,
                                             struct pagoda_error *error)
@@ -55,11 +94,17 @@ static void failing_close(void *user, struct pgd_file *file)
 
 static int64_t failing_read_once(void *user, struct pgd_file *file, uint64_t offset, void *buffer, size_t bytes)
 {
-    const int number = verdict(user, FAILING_READ);
+    struct failing_vfs *const disk = user;
+    const int number = verdict(disk, FAILING_READ);
+    begin_delay(disk);
+    nap(left_ns(disk));
     if (number > 0) {
         return -number;
     }
     const int64_t got = pgd_os_vfs()->read_once(NULL, file, offset, buffer, bytes);
+    if (number == FAILING_ROT) {
+        rot(buffer, got);
+    }
     return number == FAILING_SHORT && got > 0 ? got / 2 : got;
 }
 
@@ -150,23 +195,31 @@ static int failing_ring_open(void *user, struct pgd_file *file, uint32_t depth, 
 static int failing_ring_read(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offset, void *buffer,
                              size_t bytes)
 {
-    const int number = verdict_whole(user, FAILING_RING_READ);
-    return number != 0 ? number : pgd_os_vfs()->ring_read(NULL, ring, tag, offset, buffer, bytes);
+    struct failing_vfs *const disk = user;
+    const int number = verdict_whole(disk, FAILING_RING_READ);
+    if (number != 0) {
+        return number;
+    }
+    disk->into[tag] = buffer;
+    begin_delay(disk);
+    return pgd_os_vfs()->ring_read(NULL, ring, tag, offset, buffer, bytes);
 }
 
 static bool failing_ring_ready(void *user, const struct pgd_ring *ring)
 {
-    (void) user;
-    return pgd_os_vfs()->ring_ready(NULL, ring);
+    return left_ns(user) == 0 && pgd_os_vfs()->ring_ready(NULL, ring);
 }
 
 static bool failing_ring_take(void *user, struct pgd_ring *ring, struct pgd_ring_done *done)
 {
-    if (!pgd_os_vfs()->ring_take(NULL, ring, done)) {
+    struct failing_vfs *const disk = user;
+    if (left_ns(disk) > 0 || !pgd_os_vfs()->ring_take(NULL, ring, done)) {
         return false;
     }
-    const int number = verdict(user, FAILING_READ);
-    if (number != 0) {
+    const int number = verdict(disk, FAILING_READ);
+    if (number == FAILING_ROT) {
+        rot(disk->into[done->tag], done->result);
+    } else if (number != 0) {
         done->result = number == FAILING_SHORT ? done->result / 2 : -number;
     }
     return true;
@@ -174,8 +227,12 @@ static bool failing_ring_take(void *user, struct pgd_ring *ring, struct pgd_ring
 
 static void failing_ring_wait(void *user, struct pgd_ring *ring, uint64_t timeout_ns)
 {
-    (void) user;
-    pgd_os_vfs()->ring_wait(NULL, ring, timeout_ns);
+    const uint64_t slow_ns = left_ns(user);
+    if (slow_ns > 0) {
+        nap(slow_ns < timeout_ns ? slow_ns : timeout_ns);
+    } else {
+        pgd_os_vfs()->ring_wait(NULL, ring, timeout_ns);
+    }
 }
 
 static void failing_ring_close(void *user, struct pgd_ring *ring)

@@ -34,6 +34,11 @@ enum failing_call {
 /* In place of an errno: the transfer is cut to half, and to nothing when it was a single byte. */
 #define FAILING_SHORT (-1)
 
+/* In place of an errno, for FAILING_READ: it succeeds, but one bit in the middle is not what was written. */
+#define FAILING_ROT (-2)
+
+#define FAILING_TAGS 1024
+
 struct failing_vfs {
     struct pgd_vfs vfs; /* hand out &disk.vfs */
     enum failing_call call;
@@ -46,7 +51,10 @@ struct failing_vfs {
     _Atomic int64_t open_things;           /* files and rings */
     bool says_free;                        /* free_bytes answers free_bytes */
     uint64_t free_bytes;
-    int direct_answer; /* != 0: what set_direct(true) says */
+    int direct_answer;                 /* != 0: what set_direct(true) says */
+    _Atomic uint64_t read_delay_us;    /* a slow device: no read is done sooner after the latest began */
+    _Atomic uint64_t slow_until_ns;    /* private, and what follows */
+    unsigned char *into[FAILING_TAGS]; /* of the reads given to a ring */
 };
 
 void failing_vfs_init(struct failing_vfs *disk);

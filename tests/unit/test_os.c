@@ -763,7 +763,9 @@ TEST(a_ring_reads_what_was_written)
         CHECK_EQ_INT(vfs->write_once(vfs->user, file, (uint64_t) i * BYTES, written[i], BYTES), BYTES);
     }
     CHECK(!vfs->ring_ready(vfs->user, ring));
-    vfs->ring_wait(vfs->user, ring, 1000000); /* nothing will come: it ends by the time */
+    const double began = pgd_os_seconds();
+    vfs->ring_wait(vfs->user, ring, 20000000); /* nothing will come: it ends by the time */
+    CHECK(pgd_os_seconds() - began >= 0.019);
     for (int round = 0; round < 100; round++) {
         memset(read, 0, sizeof read);
         for (uint32_t i = 0; i < DEPTH; i++) {
