@@ -38,6 +38,7 @@ static int spawn(struct child *child, char *const argv[], int to[STREAMS])
     sigset_t defaults;
     sigemptyset(&defaults);
     sigaddset(&defaults, SIGPIPE); /* ignored by us, see interrupt.c */
+    sigaddset(&defaults, SIGXFSZ);
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&actions, to[OUT], STDOUT_FILENO);

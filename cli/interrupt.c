@@ -34,6 +34,7 @@ void pgd_interrupt_install(void)
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigemptyset(&ignore.sa_mask);
     sigaction(SIGPIPE, &ignore, NULL);
+    sigaction(SIGXFSZ, &ignore, NULL); /* a limit on the size of files is an error of a write, not the end */
 }
 
 void pgd_interrupt_catch(struct pgd_bridge *bridge)

@@ -25,6 +25,7 @@
  * Threads:   write, free, reset, open and close: the owner's thread. read, finish: one thread at a time, which may be
  *            another one than the owner's, also while the owner writes. poll and wait: any number of threads. An
  *            extent that is being read may not be freed, nor the file be reset.
+ * Signals:   a process under a limit on the size of files must ignore SIGXFSZ, or a write ends it.
  * Units:     offsets and sizes are bytes of the file and multiples of PGD_FLASH_ALIGN, as are buffers' addresses.
  */
 #ifndef PGD_TIER_FLASH_H

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Bad input: each kind has its own message and its exit code, and none crashes."""
 
+import json
 import os
 import resource
 import signal
@@ -215,6 +216,19 @@ def no_memory_for_the_process():
                              capture_output=True, check=False, timeout=100)
     assert process.returncode in (1, 4), (process.returncode, process.stderr)
     assert process.stderr.startswith(b"pagoda: error: "), process.stderr
+
+
+@suite.test
+def a_limit_on_the_size_of_files():
+    def measure(most):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        return subprocess.run([PROGRAM, "show", "--device", "--json"], preexec_fn=limit, env=environment(),
+                              capture_output=True, check=False, timeout=100)
+    process = measure(4 << 20)
+    assert process.returncode == 0 and 0 < json.loads(process.stdout)["bytes_written"] <= 4 << 20, process
+    process = measure(0)
+    assert process.returncode == 1 and b"File too large" in process.stderr and process.stdout == b"", process
 
 
 @suite.test
