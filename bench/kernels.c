@@ -10,6 +10,8 @@
  * prefill  128 tokens attend to a context in items of 32 tokens: GFLOP/s, counting two for a product and
  *          a sum, over visible keys only. "causal" is the prompt's own part, where half is hidden.
  * rows     what happens to a row or a block on its way: nanoseconds of one call.
+ * digests  one token of decoding when nothing but digests is there: milliseconds to score all pages of all layers and
+ *          KV heads, and to blend them all; and microseconds to make one.
  * Each number is the median of several runs.
  */
 #include <math.h>
@@ -21,6 +23,7 @@
 
 #include "bench/common/bench.h"
 #include "engine/statistics.h"
+#include "kernels/digest.h"
 #include "kernels/packed.h"
 
 #define RUNS 5
@@ -466,10 +469,133 @@ static void run_rows(int argc, char **argv)
     }
 }
 
+/* ---- digests ---- */
+
+struct digest_bench {
+    struct bench *bench;
+    uint32_t pages; /* of a layer and KV head */
+    size_t bytes;
+    uint8_t *memory; /* pages of a layer and KV head lie apart, as blocks do */
+    const uint8_t **digests;
+    float *scratch;
+    float *weights;
+    struct pgd_digest_scores scores;
+};
+
+/* Points at the digests of one layer and KV head. */
+static void find_digests(struct digest_bench *d, uint32_t which)
+{
+    const size_t stride = (size_t) d->bench->model.layers * d->bench->model.kv_heads;
+    for (uint32_t page = 0; page < d->pages; page++) {
+        d->digests[page] = d->memory + (page * stride + which) * d->bytes;
+    }
+}
+
+static double digest_ms(struct digest_bench *d, bool blend)
+{
+    struct bench *b = d->bench;
+    struct pgd_packed_rows rows = b->packed;
+    rows.count = b->model.group;
+    double times[RUNS];
+    for (int run = 0; run < RUNS; run++) {
+        double seconds = 0;
+        for (uint32_t which = 0; which < b->model.layers * b->model.kv_heads; which++) {
+            find_digests(d, which);
+            const double start = bench_seconds();
+            if (blend) {
+                b->kernels->blend_digests(&b->shape, d->pages, d->digests, rows.count, d->weights, &d->scores,
+                                          b->partial.out);
+            } else {
+                b->kernels->score_digests(&b->shape, PGD_LANES, d->pages, d->digests, &rows, d->scratch, &d->scores);
+            }
+            seconds += bench_seconds() - start;
+        }
+        times[run] = seconds;
+    }
+    return pgd_statistics_median(times, RUNS) * 1e3;
+}
+
+/* Fills the memory with copies of a few digests; returns the microseconds that one takes. */
+static double fill_digests(struct digest_bench *d)
+{
+    const uint32_t size = d->bench->model.head_size;
+    const size_t count = (size_t) d->pages * d->bench->model.layers * d->bench->model.kv_heads;
+    float means[4 * 256];
+    const struct pgd_digest_queries queries = {d->bench->partial.out, means, d->bench->model.group};
+    float *rows = floats((size_t) 2 * PGD_LANES * size);
+    uint32_t state = 1;
+    double times[SAMPLE_BLOCKS];
+    for (uint32_t i = 0; i < SAMPLE_BLOCKS; i++) {
+        for (size_t k = 0; k < (size_t) 2 * PGD_LANES * size; k++) {
+            rows[k] = next_number(&state);
+            means[k % (4 * (size_t) size)] = rows[k];
+        }
+        const double start = bench_seconds();
+        pgd_digest_make(size, size, PGD_LANES, rows, rows + (size_t) PGD_LANES * size, &queries,
+                        d->memory + i * d->bytes);
+        times[i] = bench_seconds() - start;
+    }
+    for (size_t i = SAMPLE_BLOCKS; i < count; i++) {
+        memcpy(d->memory + i * d->bytes, d->memory + i % SAMPLE_BLOCKS * d->bytes, d->bytes);
+    }
+    free(rows);
+    return pgd_statistics_median(times, SAMPLE_BLOCKS) * 1e6;
+}
+
+static void run_digest_model(struct bench *b, int argc, char **argv)
+{
+    struct digest_bench d = {
+        .bench = b,
+        .pages = b->context / PGD_LANES,
+        .bytes = pgd_digest_bytes(b->model.head_size, b->model.head_size),
+    };
+    const size_t scores = (size_t) d.pages * b->model.group;
+    d.memory = need(malloc(d.bytes * cells_of(b)));
+    d.digests = need(malloc(d.pages * sizeof *d.digests));
+    d.scratch = floats(pgd_digest_scratch_floats(b->model.head_size, b->model.group));
+    d.weights = floats(scores);
+    d.scores = (struct pgd_digest_scores) {floats(scores), {floats(scores), floats(scores)}, d.pages};
+    const double make = fill_digests(&d);
+    for (size_t i = 0; i < scores; i++) {
+        d.weights[i] = 1;
+    }
+    for (uint32_t i = 0; (b->kernels = pgd_kernels_at(i)) != NULL; i++) {
+        if (is_wanted(b->kernels->name, argc, argv)) {
+            const double score = digest_ms(&d, false);
+            printf("%-13s %7u %-12s %9.3f %9.3f %9.2f\n", b->model.name, b->context, b->kernels->name, score,
+                   digest_ms(&d, true), make);
+            fflush(stdout);
+        }
+    }
+    free(d.memory);
+    free(d.digests);
+    free(d.scratch);
+    free(d.weights);
+    free(d.scores.mass);
+    free(d.scores.lean[0]);
+    free(d.scores.lean[1]);
+}
+
+/* Head and pages as in the models, but for the layers with a window: those keep no digests. */
+static void run_digests(int argc, char **argv)
+{
+    printf("\n%-13s %7s %-12s %9s %9s %9s\n%-13s %7s %-12s %9s %9s %9s\n", "model", "context", "level", "score",
+           "blend", "make", "", "tokens", "", "ms", "ms", "us");
+    for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
+        struct model model = models[m];
+        model.layers = model.head_size == 256 ? 3 : model.layers;
+        struct bench b;
+        open_bench(&b, &model, &formats[1], 8192);
+        run_digest_model(&b, argc, argv);
+        close_bench(&b);
+    }
+}
+
 int main(int argc, char **argv)
 {
     printf("one thread; medians of %d runs\n", RUNS);
     run_attention(argc, argv);
     run_rows(argc, argv);
+    run_digests(argc, argv);
     return 0;
 }

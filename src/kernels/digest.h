@@ -26,10 +26,12 @@
  *   1. dot    with the row's whole numbers, as step 1 of packed.h: mean = ((float) raw * unit) * scale for the key
  *             mean, and first, second likewise for the key lines.
  *   2. token  s[t] = fma(b_t, second, fma(a_t, first, mean)), then scale and softcap (step 2 of kernels.h).
- *   3. - 5.   of kernels.h over the lanes t < tokens: max, p[t], sum.
- *   6. mass   = max + ln(sum), with ln as digest.inc.h and ref/digest.c write it down;
- *             lean[0] = (sum of p[t] * a_t) / sum, lean[1] likewise with b_t; sums by the tree of step 5.
- * The algorithm of blend_digests: for pages i = 0, 1, ... whose weight w is not 0, and every output d:
+ *   3. max    over t, and + 0. NaN is passed over.
+ *   4. exp    p[t] = exp(s[t] - max) as in step 4 of kernels.h.
+ *   5. sum    from +0, sum = sum + p[t], lean[0] = fma(p[t], a_t, lean[0]), lean[1] = fma(p[t], b_t, lean[1]), for
+ *             t = 0, 1, ...
+ *   6. mass   = max + ln(sum), with ln as logarithm.h writes it down; and both leans are divided by sum.
+ * The algorithm of blend_digests: out[d] = out[d] + 0 first; then for pages i = 0, 1, ... whose weight w is not 0:
  *     out[d] = fma(w * s0, v0[d], out[d]), then fma((w * lean[0]) * s1, v1[d], out[d]), then the same with lean[1]
  * where v are the odd whole numbers of the value mean and lines, and s their scales.
  *

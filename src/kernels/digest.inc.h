@@ -2,17 +2,32 @@
  *
  *   v16i_load_bytes(p)         16 bytes, one a lane
  *   v16i_bits(a, at, count)    (a >> at) & (2^count - 1), lane by lane; 0 <= a
- *   v16i_sum(a)                the sum of all lanes
+ *   v16i_sums(a)               from 16 vectors: lane i is the sum of the lanes of a[i]
+ *   v16_odd(a, at)             2 * (a >> at & 3) - 3, lane by lane
  *   v64_load_bits(p)           16 bytes as 64 codes of 2 bits: code 16 k + i is bits 2k and 2k + 1 of byte i
  *   v64_join(low, high, at)    low | high << at, byte by byte; at is 2 or 4, and nothing is carried out of a byte
  *   v16i_dot4_each(sums, codes, words)   sums[i] += codes[4i .. 4i+3] . words[4i .. 4i+3]; codes are below 128, the
  *                              bytes of words have a sign
+ *
+ * Pages go in batches of 16. A page is dotted with the rows when its codes are at hand; all that comes after has a page
+ * in each lane, so that nothing is summed across lanes but the dot products, and those 16 at a time.
  */
 #include "kernels/digest.h"
 #include "kernels/logarithm.h"
 
 #define TILE PGD_DIGEST_TILE
 #define QUARTER (TILE / 4)
+#define DIGEST_VECTORS (1 + PGD_DIGEST_LINES)   /* a mean and the lines */
+#define DIGEST_TILES (PGD_HEAD_SIZE_MAX / TILE) /* at most */
+#define DIGEST_ROWS 4u                          /* that share the work of reading a digest */
+
+/* Up to 16 pages; the last one is repeated when they are fewer. */
+struct batch {
+    const uint8_t *digests[LANES];
+    const uint8_t *ahead[LANES]; /* those of the next batch, to be fetched meanwhile */
+    uint32_t page;               /* of the first */
+    uint32_t count;
+};
 
 struct score_call {
     const struct pgd_attend_shape *shape;
@@ -24,12 +39,34 @@ struct score_call {
     uint32_t tiles;
 };
 
-/* Sixteen pages of one row, before what is done for all of them at once. */
-struct score_batch {
-    float max[LANES];
-    float sum[LANES];
-    float lean[PGD_DIGEST_LINES][LANES];
-};
+static struct batch batch_at(const uint8_t *const *digests, uint32_t page, uint32_t pages)
+{
+    struct batch batch = {.page = page, .count = min_u32(LANES, pages - page)};
+    for (uint32_t i = 0; i < LANES; i++) {
+        batch.digests[i] = digests[page + min_u32(i, batch.count - 1)];
+        batch.ahead[i] = digests[min_u32(page + LANES + i, pages - 1)];
+    }
+    return batch;
+}
+
+/* Fetches bytes [first, end) of a digest of the next batch. */
+INLINE void fetch_bytes(const uint8_t *digest, uint32_t first, uint32_t end)
+{
+    for (uint32_t at = first; at < end; at += PGD_PACKED_LINE) {
+        __builtin_prefetch(digest + at, 0, 3);
+    }
+    __builtin_prefetch(digest + end - 1, 0, 3);
+}
+
+/* Scale `which` of every page. */
+INLINE v16 batch_scales(const struct batch *batch, uint32_t which)
+{
+    uint16_t halves[LANES];
+    for (uint32_t i = 0; i < LANES; i++) {
+        memcpy(&halves[i], batch->digests[i] + which * sizeof *halves, sizeof *halves);
+    }
+    return v16_load_f16(halves);
+}
 
 INLINE v16 logarithm(v16 x)
 {
@@ -64,9 +101,6 @@ INLINE v64 load_bits(const uint8_t *plane, uint32_t quarter)
 
 /* ---- step 1 ---- */
 
-#define DIGEST_VECTORS (1 + PGD_DIGEST_LINES)   /* the mean and the lines */
-#define DIGEST_TILES (PGD_HEAD_SIZE_MAX / TILE) /* at most */
-
 /* The codes of a page's key mean and lines. */
 static void unpack_keys(const struct score_call *call, const uint8_t *digest, v64 codes[DIGEST_VECTORS][DIGEST_TILES])
 {
@@ -85,84 +119,110 @@ static void unpack_keys(const struct score_call *call, const uint8_t *digest, v6
     }
 }
 
-INLINE float dot_vector(const struct score_call *call, uint32_t row, const v64 *codes, int32_t levels, float scale)
+/* Sums for all vectors of a page, for some rows: sums[row][vector] of this page. */
+INLINE void dot_page(const struct score_call *call, uint32_t row, uint32_t rows,
+                     v64 codes[DIGEST_VECTORS][DIGEST_TILES], uint32_t page,
+                     v16i sums[DIGEST_ROWS][DIGEST_VECTORS][LANES])
 {
-    const uint8_t *words = call->words + (size_t) row * call->tiles * 2 * TILE;
-    v16i high = v16i_zero();
-    v16i low = v16i_zero();
-    for (uint32_t tile = 0; tile < call->tiles; tile++) {
-        high = v16i_dot4_each(high, codes[tile], v64_load(words + (size_t) tile * 2 * TILE));
-        low = v16i_dot4_each(low, codes[tile], v64_load(words + (size_t) tile * 2 * TILE + TILE));
-    }
-    const int32_t sum = v16i_sum(v16i_add(v16i_shift_left_7(high), low));
-    return ((float) (2 * sum - levels * call->rows->sum[row]) * call->rows->unit[row]) * scale;
-}
-
-/* ---- steps 2 to 5, and the sums of step 6 ---- */
-
-static void score_tokens(const struct score_call *call, const float lines[DIGEST_VECTORS], v16 first, v16 second,
-                         struct score_batch *batch, uint32_t i)
-{
-    const struct span span = {0, call->tokens};
-    v16 score = v16_fma(first, v16_set1(lines[1]), v16_set1(lines[0]));
-    score = scaled(v16_fma(second, v16_set1(lines[2]), score), call->shape->scale, call->shape->softcap);
-    const v16 lowest = v16_set1(-INFINITY);
-    const float max = v16_largest(v16_greater(masked(score, span, 0, -INFINITY), lowest)) + 0.0f;
-    const v16 weight = masked(exponential(v16_sub(score, v16_set1(max))), span, 0, 0.0f);
-    batch->max[i] = max;
-    batch->sum[i] = v16_sum(weight);
-    batch->lean[0][i] = v16_sum(v16_mul(weight, first));
-    batch->lean[1][i] = v16_sum(v16_mul(weight, second));
-}
-
-INLINE void finish_batch(const struct score_call *call, uint32_t row, uint32_t page, uint32_t count,
-                         const struct score_batch *batch)
-{
-    const size_t at = (size_t) row * call->scores->stride + page;
-    const v16 sum = v16_load_n(batch->sum, count);
-    v16_store_n(call->scores->mass + at, v16_add(v16_load_n(batch->max, count), logarithm(sum)), count);
-    for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
-        v16_store_n(call->scores->lean[line] + at, v16_div(v16_load_n(batch->lean[line], count), sum), count);
-    }
-}
-
-/* The numbers of a_t (line 0) or b_t. */
-INLINE v16 load_along(const uint8_t *digest, const struct pgd_digest_layout *layout, uint32_t line)
-{
-    const v16i codes = v16i_bits(v16i_load_bytes(digest + layout->tokens), 4 * line, 4);
-    return v16_fma(v16i_to_float(codes), v16_set1(2.0f), v16_set1(-15.0f));
-}
-
-static void load_scales(const uint8_t *digest, float scales[LANES])
-{
-    v16_store(scales, v16_load_f16_n((const uint16_t *) (const void *) digest, PGD_DIGEST_SCALES));
-}
-
-#define SCORE_ROWS 4u /* that share the work of reading a digest */
-
-static void score_rows(const struct score_call *call, uint32_t row, uint32_t rows, uint32_t page, uint32_t pages,
-                       const uint8_t *const *digests)
-{
-    static const int32_t levels[DIGEST_VECTORS] = {63, 3, 3};
-    struct score_batch batches[SCORE_ROWS];
-    for (uint32_t i = 0; i < pages; i++) {
-        const uint8_t *digest = digests[page + i];
-        v64 codes[DIGEST_VECTORS][DIGEST_TILES];
-        float scales[LANES];
-        unpack_keys(call, digest, codes);
-        load_scales(digest, scales);
-        const v16 first = load_along(digest, &call->layout, 0);
-        const v16 second = load_along(digest, &call->layout, 1);
-        for (uint32_t r = 0; r < rows; r++) {
-            float lines[DIGEST_VECTORS];
+    for (uint32_t r = 0; r < rows; r++) {
+        const uint8_t *words = call->words + (size_t) (row + r) * call->tiles * 2 * TILE;
+        v16i high[DIGEST_VECTORS];
+        v16i low[DIGEST_VECTORS];
+        EACH (v, DIGEST_VECTORS) {
+            high[v] = v16i_zero();
+            low[v] = v16i_zero();
+        }
+        for (uint32_t tile = 0; tile < call->tiles; tile++) {
+            const v64 high_words = v64_load(words + (size_t) tile * 2 * TILE);
+            const v64 low_words = v64_load(words + (size_t) tile * 2 * TILE + TILE);
             EACH (v, DIGEST_VECTORS) {
-                lines[v] = dot_vector(call, row + r, codes[v], levels[v], scales[v]);
+                high[v] = v16i_dot4_each(high[v], codes[v][tile], high_words);
+                low[v] = v16i_dot4_each(low[v], codes[v][tile], low_words);
             }
-            score_tokens(call, lines, first, second, &batches[r], i);
+        }
+        EACH (v, DIGEST_VECTORS) {
+            sums[r][v][page] = v16i_add(v16i_shift_left_7(high[v]), low[v]);
         }
     }
+}
+
+/* What the sums of one vector of all pages stand for. */
+INLINE v16 dotted(const struct score_call *call, uint32_t row, const v16i sums[LANES], int32_t levels, v16 scales)
+{
+    const v16i sum = v16i_sums(sums);
+    const v16i raw = v16i_sub(v16i_add(sum, sum), v16i_set1(levels * call->rows->sum[row]));
+    return v16_mul(v16_mul(v16i_to_float(raw), v16_set1(call->rows->unit[row])), scales);
+}
+
+/* ---- steps 2 to 6 ---- */
+
+/* The codes of a_t and b_t, a token's of all pages together. */
+static void turn_tokens(const struct score_call *call, const struct batch *batch, uint8_t codes[LANES][LANES])
+{
+    for (uint32_t i = 0; i < LANES; i++) {
+        const uint8_t *tokens = batch->digests[i] + call->layout.tokens;
+        for (uint32_t t = 0; t < LANES; t++) {
+            codes[t][i] = tokens[t];
+        }
+    }
+}
+
+/* a_t (line 0) or b_t of all pages. */
+INLINE v16 along(const uint8_t codes[LANES], uint32_t line)
+{
+    const v16i numbers = v16i_bits(v16i_load_bytes(codes), 4 * line, 4);
+    return v16_fma(v16i_to_float(numbers), v16_set1(2.0f), v16_set1(-15.0f));
+}
+
+static void score_tokens(const struct score_call *call, uint32_t row, const struct batch *batch,
+                         uint8_t codes[LANES][LANES], const v16 lines[DIGEST_VECTORS])
+{
+    v16 scores[LANES];
+    v16 max = v16_set1(-INFINITY);
+    for (uint32_t t = 0; t < call->tokens; t++) {
+        const v16 first = v16_fma(along(codes[t], 0), lines[1], lines[0]);
+        scores[t] = scaled(v16_fma(along(codes[t], 1), lines[2], first), call->shape->scale, call->shape->softcap);
+        max = v16_greater(scores[t], max);
+    }
+    max = v16_add(max, v16_set1(0.0f));
+    v16 sum = v16_set1(0.0f);
+    v16 lean[PGD_DIGEST_LINES] = {sum, sum};
+    for (uint32_t t = 0; t < call->tokens; t++) {
+        const v16 weight = exponential(v16_sub(scores[t], max));
+        sum = v16_add(sum, weight);
+        EACH (line, PGD_DIGEST_LINES) {
+            lean[line] = v16_fma(weight, along(codes[t], line), lean[line]);
+        }
+    }
+    const size_t at = (size_t) row * call->scores->stride + batch->page;
+    v16_store_n(call->scores->mass + at, v16_add(max, logarithm(sum)), batch->count);
+    EACH (line, PGD_DIGEST_LINES) {
+        v16_store_n(call->scores->lean[line] + at, v16_div(lean[line], sum), batch->count);
+    }
+}
+
+static void score_batch(const struct score_call *call, uint32_t row, uint32_t rows, const struct batch *batch)
+{
+    static const int32_t levels[DIGEST_VECTORS] = {63, 3, 3};
+    v16i sums[DIGEST_ROWS][DIGEST_VECTORS][LANES];
+    uint8_t tokens[LANES][LANES];
+    for (uint32_t i = 0; i < LANES; i++) {
+        v64 codes[DIGEST_VECTORS][DIGEST_TILES];
+        fetch_bytes(batch->ahead[i], 0, call->layout.value_mean);
+        unpack_keys(call, batch->digests[i], codes);
+        dot_page(call, row, rows, codes, i, sums);
+    }
+    turn_tokens(call, batch, tokens);
+    v16 scales[DIGEST_VECTORS];
+    EACH (v, DIGEST_VECTORS) {
+        scales[v] = batch_scales(batch, v);
+    }
     for (uint32_t r = 0; r < rows; r++) {
-        finish_batch(call, row + r, page, pages, &batches[r]);
+        v16 lines[DIGEST_VECTORS];
+        EACH (v, DIGEST_VECTORS) {
+            lines[v] = dotted(call, row + r, sums[r][v], levels[v], scales[v]);
+        }
+        score_tokens(call, row + r, batch, tokens, lines);
     }
 }
 
@@ -182,84 +242,123 @@ static void score_digests(const struct pgd_attend_shape *shape, uint32_t tokens,
         .tiles = div_up(shape->key_size, TILE),
     };
     for (uint32_t page = 0; page < count; page += LANES) {
-        for (uint32_t row = 0; row < rows->count; row += SCORE_ROWS) {
-            score_rows(&call, row, min_u32(SCORE_ROWS, rows->count - row), page, min_u32(LANES, count - page), digests);
+        const struct batch batch = batch_at(digests, page, count);
+        for (uint32_t row = 0; row < rows->count; row += DIGEST_ROWS) {
+            score_batch(&call, row, min_u32(DIGEST_ROWS, rows->count - row), &batch);
         }
     }
 }
 
 /* ---- blending ---- */
 
-/* Numbers [16 k, 16 k + 16) of a tile of a plane, or fewer in the last tile. */
-INLINE v16 odd_bits(v16i bytes, uint32_t k)
-{
-    return v16_fma(v16i_to_float(v16i_bits(bytes, 2 * k, 2)), v16_set1(2.0f), v16_set1(-3.0f));
-}
-
 struct blend_call {
-    const struct pgd_attend_shape *shape;
-    const uint8_t *const *digests;
-    const float *weights; /* of the row */
-    const float *lean[PGD_DIGEST_LINES];
-    struct pgd_digest_layout layout;
-    uint32_t count;
+    const struct pgd_digest_layout *layout;
+    const struct batch *batch;
+    uint32_t rows;
+    bool idle[LANES];                                /* no row wants the page */
+    float times[LANES][DIGEST_ROWS][DIGEST_VECTORS]; /* of a page's value mean and lines */
 };
 
-/* The outputs of one tile of one row. */
-static void blend_tile(const struct blend_call *call, uint32_t tile, float *out)
+/* What weights and leans make of the scales of the value mean and lines. */
+static void weigh_batch(struct blend_call *call, const float *weights, const struct pgd_digest_scores *scores,
+                        uint32_t row)
 {
-    const uint32_t size = min_u32(TILE, call->shape->value_size - tile * TILE);
-    const uint32_t quarter = div_up(size, 4);
-    float outputs[TILE] = {0};
-    v16 sums[4];
-    for (uint32_t n = 0; n < size; n++) {
-        outputs[16 * (n / quarter) + n % quarter] = out[n];
+    const uint32_t count = call->batch->count;
+    v16 scales[DIGEST_VECTORS];
+    EACH (v, DIGEST_VECTORS) {
+        scales[v] = batch_scales(call->batch, PGD_DIGEST_VALUE_MEAN + v);
     }
-    EACH (k, 4) {
-        sums[k] = v16_load(outputs + (size_t) k * LANES);
+    for (uint32_t r = 0; r < call->rows; r++) {
+        const size_t at = (size_t) (row + r) * scores->stride + call->batch->page;
+        const v16 weight = v16_load_n(weights + at, count);
+        EACH (v, DIGEST_VECTORS) {
+            const v16 leaning = v == 0 ? weight : v16_mul(weight, v16_load_n(scores->lean[v - (v > 0)] + at, count));
+            float times[LANES];
+            v16_store(times, v16_mul(leaning, scales[v]));
+            for (uint32_t i = 0; i < count; i++) {
+                call->times[i][r][v] = weights[at + i] == 0.0f ? 0.0f : times[i];
+            }
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            call->idle[i] = (r == 0 || call->idle[i]) && weights[at + i] == 0.0f;
+        }
     }
-    for (uint32_t i = 0; i < call->count; i++) {
-        const float weight = call->weights[i];
-        if (weight == 0.0f) {
+}
+
+INLINE v16i load_plane(const uint8_t *plane, uint32_t quarter)
+{
+    uint8_t bytes[QUARTER] = {0};
+    if (quarter < QUARTER) {
+        memcpy(bytes, plane, quarter);
+        plane = bytes;
+    }
+    return v16i_load_bytes(plane);
+}
+
+/* Adds to outputs k * quarter <= d < k * quarter + n of a tile; `plane` is where the tile starts in the value mean. */
+INLINE void blend_quarter(uint32_t rows, const struct blend_call *call, size_t plane, uint32_t quarter, uint32_t k,
+                          uint32_t n, float *out, size_t out_stride)
+{
+    v16 sums[DIGEST_ROWS];
+    EACH (r, rows) {
+        sums[r] = n == LANES ? v16_load(out + r * out_stride) : v16_load_n(out + r * out_stride, n);
+    }
+    for (uint32_t i = 0; i < call->batch->count; i++) {
+        if (call->idle[i]) {
             continue;
         }
-        float scales[LANES];
-        load_scales(call->digests[i], scales);
-        const uint8_t *plane = call->digests[i] + call->layout.value_mean + (size_t) tile * QUARTER;
-        EACH (part, DIGEST_VECTORS) {
-            const float lean = part == 0 ? weight : weight * call->lean[part - (part > 0)][i];
-            const v16 times = v16_set1(lean * scales[PGD_DIGEST_VALUE_MEAN + part]);
-            uint8_t bytes[QUARTER] = {0};
-            memcpy(bytes, plane + (size_t) part * call->layout.value_plane, quarter);
-            const v16i packed = v16i_load_bytes(bytes);
-            EACH (k, 4) {
-                sums[k] = v16_fma(times, odd_bits(packed, k), sums[k]);
+        EACH (v, DIGEST_VECTORS) {
+            const uint8_t *bytes = call->batch->digests[i] + plane + (size_t) v * call->layout->value_plane;
+            const v16 numbers = v16_odd(load_plane(bytes, quarter), 2 * k);
+            EACH (r, rows) {
+                sums[r] = v16_fma(v16_set1(call->times[i][r][v]), numbers, sums[r]);
             }
         }
     }
-    EACH (k, 4) {
-        v16_store(outputs + (size_t) k * LANES, sums[k]);
+    EACH (r, rows) {
+        if (n == LANES) {
+            v16_store(out + r * out_stride, sums[r]);
+        } else {
+            v16_store_n(out + r * out_stride, sums[r], n);
+        }
     }
-    for (uint32_t n = 0; n < size; n++) {
-        out[n] = outputs[16 * (n / quarter) + n % quarter];
+}
+
+static void blend_batch(const struct blend_call *call, uint32_t size, float *out)
+{
+#define BLEND_QUARTER(constant_rows) blend_quarter(constant_rows, call, plane, quarter, k, n, out + d, size)
+#define BLEND_WHOLE(constant_rows) blend_quarter(constant_rows, call, plane, QUARTER, k, LANES, out + d, size)
+    for (uint32_t start = 0; start < size; start += TILE) {
+        const uint32_t quarter = div_up(min_u32(TILE, size - start), 4);
+        const size_t plane = call->layout->value_mean + start / 4;
+        for (uint32_t k = 0; k < 4 && k * quarter < size - start; k++) {
+            const uint32_t d = start + k * quarter;
+            const uint32_t n = min_u32(quarter, size - d);
+            if (n == LANES) {
+                FOR_4_ROWS(call->rows, BLEND_WHOLE)
+            } else {
+                FOR_4_ROWS(call->rows, BLEND_QUARTER)
+            }
+        }
     }
 }
 
 static void blend_digests(const struct pgd_attend_shape *shape, uint32_t count, const uint8_t *const *digests,
                           uint32_t rows, const float *weights, const struct pgd_digest_scores *scores, float *out)
 {
-    for (uint32_t row = 0; row < rows; row++) {
-        const size_t at = (size_t) row * scores->stride;
-        const struct blend_call call = {
-            .shape = shape,
-            .digests = digests,
-            .weights = weights + at,
-            .lean = {scores->lean[0] + at, scores->lean[1] + at},
-            .layout = pgd_digest_layout(shape->key_size, shape->value_size),
-            .count = count,
-        };
-        for (uint32_t tile = 0; tile < div_up(shape->value_size, TILE); tile++) {
-            blend_tile(&call, tile, out + (size_t) row * shape->value_size + (size_t) tile * TILE);
+    const struct pgd_digest_layout layout = pgd_digest_layout(shape->key_size, shape->value_size);
+    for (size_t i = 0; i < (size_t) rows * shape->value_size; i++) {
+        out[i] += 0.0f; /* turns -0 into +0: then nothing times a number changes nothing */
+    }
+    for (uint32_t page = 0; page < count; page += LANES) {
+        const struct batch batch = batch_at(digests, page, count);
+        for (uint32_t row = 0; row < rows; row += DIGEST_ROWS) {
+            struct blend_call call = {.layout = &layout, .batch = &batch, .rows = min_u32(DIGEST_ROWS, rows - row)};
+            for (uint32_t i = 0; i < LANES && row == 0; i++) {
+                fetch_bytes(batch.ahead[i], layout.value_mean, layout.bytes);
+            }
+            weigh_batch(&call, weights, scores, row);
+            blend_batch(&call, shape->value_size, out + (size_t) row * shape->value_size);
         }
     }
 }

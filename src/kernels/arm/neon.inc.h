@@ -311,9 +311,26 @@ static inline v16i v16i_bits(v16i x, uint32_t at, uint32_t count)
     return WHOLE_2(vandq_s32, shifted, mask);
 }
 
-static inline int32_t v16i_sum(v16i x)
+static inline int32x4_t quarters_sum(v16i x)
 {
-    return vaddvq_s32(vaddq_s32(vaddq_s32(x.a, x.b), vaddq_s32(x.c, x.d)));
+    return vaddq_s32(vaddq_s32(x.a, x.b), vaddq_s32(x.c, x.d));
+}
+
+static inline int32x4_t four_sums(const v16i *x)
+{
+    return vpaddq_s32(vpaddq_s32(quarters_sum(x[0]), quarters_sum(x[1])),
+                      vpaddq_s32(quarters_sum(x[2]), quarters_sum(x[3])));
+}
+
+static inline v16i v16i_sums(const v16i *x)
+{
+    return (v16i) {four_sums(x), four_sums(x + 4), four_sums(x + 8), four_sums(x + 12)};
+}
+
+static inline v16 v16_odd(v16i x, uint32_t at)
+{
+    const v16i bits = v16i_bits(x, at, 2);
+    return v16_fma(v16i_to_float(bits), v16_set1(2.0f), v16_set1(-3.0f));
 }
 
 static inline v64 v64_load_bits(const uint8_t *from)

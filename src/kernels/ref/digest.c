@@ -82,21 +82,26 @@ static void score_page(const struct pgd_attend_shape *shape, uint32_t tokens, co
         lines[line] = dot(shape->key_size, rows, row, digest + layout.key_lines + (size_t) line * layout.key_plane, 1,
                           scale_of(digest, PGD_DIGEST_KEY_LINE + line));
     }
-    float weights[PGD_LANES];
+    float scores_of[PGD_LANES];
+    float max = -INFINITY;
     for (uint32_t t = 0; t < tokens; t++) {
         const float first = fmaf(along(digest, &layout, 0, t), lines[0], mean);
-        weights[t] = pgd_ref_scaled(shape, fmaf(along(digest, &layout, 1, t), lines[1], first));
+        scores_of[t] = pgd_ref_scaled(shape, fmaf(along(digest, &layout, 1, t), lines[1], first));
+        max = scores_of[t] > max ? scores_of[t] : max;
     }
-    float max = 0.0f;
+    max = max + 0.0f;
     float sum = 0.0f;
-    pgd_ref_softmax(0, tokens, weights, &max, &sum);
+    float lean[PGD_DIGEST_LINES] = {0.0f};
+    for (uint32_t t = 0; t < tokens; t++) {
+        const float weight = pgd_ref_exp(scores_of[t] - max);
+        sum = sum + weight;
+        for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
+            lean[line] = fmaf(weight, along(digest, &layout, line, t), lean[line]);
+        }
+    }
     scores->mass[at] = max + logarithm(sum);
     for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
-        float sums[PGD_LANES] = {0};
-        for (uint32_t t = 0; t < tokens; t++) {
-            sums[t] = weights[t] * along(digest, &layout, line, t);
-        }
-        scores->lean[line][at] = pgd_ref_tree_sum(sums) / sum;
+        scores->lean[line][at] = lean[line] / sum;
     }
 }
 
@@ -127,6 +132,9 @@ void pgd_ref_blend_digests(const struct pgd_attend_shape *shape, uint32_t count,
                            uint32_t rows, const float *weights, const struct pgd_digest_scores *scores, float *out)
 {
     const struct pgd_digest_layout layout = pgd_digest_layout(shape->key_size, shape->value_size);
+    for (size_t d = 0; d < (size_t) rows * shape->value_size; d++) {
+        out[d] = out[d] + 0.0f;
+    }
     for (uint32_t row = 0; row < rows; row++) {
         for (uint32_t i = 0; i < count; i++) {
             const size_t at = (size_t) row * scores->stride + i;

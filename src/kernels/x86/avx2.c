@@ -295,12 +295,35 @@ static inline v16i v16i_bits(v16i a, uint32_t at, uint32_t count)
                    _mm256_and_si256(_mm256_srli_epi32(a.high, (int) at), mask)};
 }
 
-static inline int32_t v16i_sum(v16i a)
+/* In each half: the sums of the halves of four vectors. */
+static inline __m256i four_sums(const v16i *a)
 {
-    const __m256i eight = _mm256_add_epi32(a.low, a.high);
-    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
-    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+    const __m256i first = _mm256_hadd_epi32(_mm256_add_epi32(a[0].low, a[0].high), //
+                                            _mm256_add_epi32(a[1].low, a[1].high));
+    const __m256i second = _mm256_hadd_epi32(_mm256_add_epi32(a[2].low, a[2].high), //
+                                             _mm256_add_epi32(a[3].low, a[3].high));
+    return _mm256_hadd_epi32(first, second);
+}
+
+static inline __m256i eight_sums(const v16i *a)
+{
+    const __m256i first = four_sums(a);
+    const __m256i second = four_sums(a + 4);
+    return _mm256_add_epi32(_mm256_permute2x128_si256(first, second, 0x20),
+                            _mm256_permute2x128_si256(first, second, 0x31));
+}
+
+static inline v16i v16i_sums(const v16i *a)
+{
+    return (v16i) {eight_sums(a), eight_sums(a + 8)};
+}
+
+/* The permutation looks at the lowest two bits alone. */
+static inline v16 v16_odd(v16i a, uint32_t at)
+{
+    const __m256 numbers = _mm256_setr_ps(-3, -1, 1, 3, -3, -1, 1, 3);
+    return (v16) {_mm256_permutevar_ps(numbers, _mm256_srli_epi32(a.low, (int) at)),
+                  _mm256_permutevar_ps(numbers, _mm256_srli_epi32(a.high, (int) at))};
 }
 
 /* Shifts are of 64 bits; what they carry from other bytes is masked. */

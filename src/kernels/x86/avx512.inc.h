@@ -210,9 +210,31 @@ static inline v16i v16i_bits(v16i a, uint32_t at, uint32_t count)
     return _mm512_and_si512(_mm512_srli_epi32(a, at), _mm512_set1_epi32((int) ((1u << count) - 1u)));
 }
 
-static inline int32_t v16i_sum(v16i a)
+/* In each quarter: the sums of the quarters of four vectors. */
+static inline v16i four_sums(const v16i *a)
 {
-    return _mm512_reduce_add_epi32(a);
+    const v16i first = _mm512_add_epi32(_mm512_unpacklo_epi32(a[0], a[1]), _mm512_unpackhi_epi32(a[0], a[1]));
+    const v16i second = _mm512_add_epi32(_mm512_unpacklo_epi32(a[2], a[3]), _mm512_unpackhi_epi32(a[2], a[3]));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(first, second), _mm512_unpackhi_epi64(first, second));
+}
+
+/* Adds neighbouring quarters: first those of a, then those of b. */
+static inline v16i add_quarters(v16i a, v16i b)
+{
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+static inline v16i v16i_sums(const v16i *a)
+{
+    return add_quarters(add_quarters(four_sums(a), four_sums(a + 4)),
+                        add_quarters(four_sums(a + 8), four_sums(a + 12)));
+}
+
+/* The permutation looks at the lowest two bits alone. */
+static inline v16 v16_odd(v16i a, uint32_t at)
+{
+    const v16 numbers = _mm512_setr4_ps(-3, -1, 1, 3);
+    return _mm512_permutevar_ps(numbers, _mm512_srli_epi32(a, at));
 }
 
 /* Shifts are of 64 bits; what they carry from other bytes is masked. */
