@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All measurements behind the README and docs/results.md, in about half an hour on two cores. `make bench` runs this.
 #
-#     bench/run.sh [fidelity|speed|stream|needle|kernels|memory|recall]...     (default: all but recall)
+#     bench/run.sh [fidelity|speed|stream|needle|kernels|digests|memory|recall]...     (default: all but recall)
 #
 # Run it on a quiet machine: engines are compared side by side, but a busy neighbour still costs precision.
 set -euo pipefail
@@ -40,10 +40,16 @@ recall() {
 
 kernels() { build/bench/kernels; }
 
+digests() {
+    build/bench/digests --skip 300000
+    build/bench/digests --model "$gemma"
+    build/bench/digests --model "$gemma" --text build/texts/newton-opticks.txt --skip 50000
+}
+
 memory() { python3 tests/cli/test_memory_limit.py; }
 
 machine
-for what in "${@:-fidelity speed stream needle kernels memory}"; do
+for what in "${@:-fidelity speed stream needle kernels digests memory}"; do
     for one in $what; do
         printf '\n== %s\n' "$one"
         "$one"
