@@ -70,6 +70,10 @@ tsan: tools ## run unit and kernel tests under the thread sanitizer
 	@scripts/build.sh tsan
 	@$(run_tests) $(call test_programs,build/tsan,unit kernels)
 
+.PHONY: arm
+arm: tools ## run kernel tests as on an ARM, in an emulator; T=word as in make test
+	@T='$(T)' scripts/arm.sh
+
 .PHONY: tidy
 tidy: ## check layering, limits and banned calls
 	@python3 tools/tidy.py

@@ -9,13 +9,15 @@ preset=${1:?usage: scripts/build.sh PRESET [TARGET...]}
 shift
 case $preset in
     release) dir=$root/build ;;
-    dev | asan | tsan) dir=$root/build/$preset ;;
-    *) die "unknown preset '$preset' (release, dev, asan, tsan)" ;;
+    dev | asan | tsan | arm) dir=$root/build/$preset ;;
+    *) die "unknown preset '$preset' (release, dev, asan, tsan, arm)" ;;
 esac
 
 with_lock "$preset"
 options=()
-if [ -n "${SYSTEM_LLAMA:-}" ]; then
+if [ "$preset" = arm ]; then
+    llama=none
+elif [ -n "${SYSTEM_LLAMA:-}" ]; then
     options+=(-DPAGODA_SYSTEM_LLAMA=ON)
     llama=system
 else
@@ -31,7 +33,7 @@ if [ ! -f "$dir/build.ninja" ] || [ "$(cat "$dir/.configured" 2>/dev/null)" != "
     (cd "$root" && cmake --preset "$preset" "${options[@]}") </dev/null >"$log" ||
         die "the project did not configure; the reason is above"
     echo "$want" >"$dir/.configured"
-elif [ -n "${LLAMA_DIR:-}" ]; then
+elif [ -n "${LLAMA_DIR:-}" ] && [ "$llama" != none ]; then
     "$root/scripts/build-llama.sh" >/dev/null
 fi
 run_ninja "$dir" "$@" </dev/null || die "the build failed; the messages are above"

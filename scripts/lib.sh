@@ -38,6 +38,23 @@ check_sha256() {
     [ "$got" = "$2" ] || die "${1##*/} has sha256 $got, expected $2; it was not used"
 }
 
+# can_install: root on a system with apt, unless PAGODA_NO_INSTALL is set.
+can_install() { [ "$(id -u)" = 0 ] && have apt-get && [ -z "${PAGODA_NO_INSTALL:-}" ]; }
+
+update_index() {
+    [ -z "${updated:-}" ] || return 0
+    updated=1
+    say "updating the package index"
+    apt-get -qq update </dev/null >&2 || true
+}
+
+apt_install() {
+    local log=$root/build/setup.log
+    mkdir -p "$root/build"
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq install -y --no-install-recommends "$@" \
+        </dev/null >"$log" 2>&1
+}
+
 # pip_download DIR PACKAGE==VERSION [pip options]: fetches one package file into DIR.
 # Nothing is installed, so this also works where the system's Python is externally managed.
 pip_download() {

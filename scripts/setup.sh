@@ -61,22 +61,6 @@ check() {
     compilers_work || need "a C and C++ compiler" g++ libc6-dev
 }
 
-can_install() { [ "$(id -u)" = 0 ] && have apt-get && [ -z "${PAGODA_NO_INSTALL:-}" ]; }
-
-update_index() {
-    [ -z "${updated:-}" ] || return 0
-    updated=1
-    say "updating the package index"
-    apt-get -qq update </dev/null >&2 || true
-}
-
-apt_install() {
-    local log=$root/build/setup.log
-    mkdir -p "$root/build"
-    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq install -y --no-install-recommends "$@" \
-        </dev/null >"$log" 2>&1
-}
-
 join() {
     local all
     all=$(printf ', %s' "$@")
