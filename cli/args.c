@@ -57,6 +57,7 @@ struct arg {
 #define SHOW PGD_COMMAND_SHOW
 #define EVAL PGD_COMMAND_EVAL
 #define BENCH PGD_COMMAND_BENCH
+#define PLOT PGD_COMMAND_PLOT
 #define MANY 1e15
 
 static const struct arg args[] = {
@@ -185,6 +186,10 @@ static const struct arg args[] = {
     {NULL, "cpu", "", "LEVEL", "kernel level: auto, or one that 'pagoda version' lists", ALL, CPU, AT(cpu), 0, 0, NULL},
 
     {"Output", "output", "-o", "FORMAT", "text, md, csv or json", BENCH, CHOICE, AT(output), 0, 0, output_words},
+    {NULL, "out", "-o --output", "FILE", "the page to write, - is standard output; if not given: FILE.html", PLOT, TEXT,
+     AT(out), 0, 0, NULL},
+    {NULL, "trace", "", "FILE", "write where memory and tokens go, many times a second, for 'pagoda plot'", TALK, TEXT,
+     AT(trace), 0, 0, NULL},
     {NULL, "json", "", NULL, "one JSON object on standard output, and nothing else", RUN | SHOW | EVAL, SWITCH,
      AT(json), 0, 0, NULL},
     {NULL, "quiet", "-q", NULL, "no banner and no progress; warnings stay", TALK | EVAL | BENCH, SWITCH, AT(quiet), 0,
@@ -488,8 +493,11 @@ static const char *command_name(unsigned command)
     static const struct {
         enum pgd_command command;
         const char *name;
-    } names[] = {
-        {PGD_COMMAND_RUN, "run"}, {PGD_COMMAND_CHAT, "chat"}, {PGD_COMMAND_SHOW, "show"}, {PGD_COMMAND_EVAL, "eval"}};
+    } names[] = {{PGD_COMMAND_RUN, "run"},
+                 {PGD_COMMAND_CHAT, "chat"},
+                 {PGD_COMMAND_SHOW, "show"},
+                 {PGD_COMMAND_EVAL, "eval"},
+                 {PGD_COMMAND_PLOT, "plot"}};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if ((command & names[i].command) != 0) {
             return names[i].name;
@@ -678,10 +686,24 @@ static void settle_measured(struct pgd_options *options)
     }
 }
 
+/* The one word of pagoda plot. */
+static enum pagoda_status settle_plot(struct pgd_options *options, char **words, int count, struct pagoda_error *error)
+{
+    if (count != 1) {
+        return pgd_fail(error, PAGODA_INVALID, "%s: pagoda plot FILE [-o PAGE.html]",
+                        count == 0 ? "no trace" : "more than one trace");
+    }
+    options->trace = words[0];
+    return PAGODA_OK;
+}
+
 /* Assigns the words, and refuses what contradicts itself. */
 static enum pagoda_status settle(struct pgd_options *options, const struct given *given, char **words, int count,
                                  struct pagoda_error *error)
 {
+    if (options->command == PGD_COMMAND_PLOT) {
+        return settle_plot(options, words, count, error);
+    }
     if (count > 0 && !options->device && !was_given(given, "model") && names_model(options, words[0])) {
         options->model = words[0];
         words++;

@@ -58,7 +58,10 @@ static enum pgd_exit open_chat(struct pgd_repl *repl)
 
 static enum pgd_exit open_repl(struct pgd_repl *repl)
 {
-    enum pgd_exit code = pgd_load_model(repl->options, repl->terminal, &repl->loaded.model);
+    enum pgd_exit code = pgd_trace_open(repl->options, &repl->trace);
+    if (code == PGD_EXIT_OK) {
+        code = pgd_load_model(repl->options, repl->terminal, &repl->loaded.model);
+    }
     if (code == PGD_EXIT_OK && !pgd_prompt_has_template(repl->loaded.model)) {
         pgd_say_error("this model has no chat template that is known, so it cannot chat; it can go on with a text: "
                       "pagoda run --raw %s \"Once upon a time\"",
@@ -69,6 +72,7 @@ static enum pgd_exit open_repl(struct pgd_repl *repl)
         code = pgd_load_bridge(repl->options, repl->loaded.model, &repl->loaded.bridge);
     }
     if (code == PGD_EXIT_OK) {
+        pgd_trace_start(repl->trace, &repl->loaded);
         code = open_sampler(repl);
     }
     if (code == PGD_EXIT_OK) {
@@ -89,6 +93,7 @@ static void close_repl(struct pgd_repl *repl)
     pgd_lines_close(repl->lines);
     pgd_chat_close(repl->chat);
     pgd_sampler_close(repl->sampler);
+    pgd_trace_close(repl->trace);
     pgd_load_close(&repl->loaded);
 }
 

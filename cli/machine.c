@@ -33,6 +33,14 @@ uint64_t pgd_machine_peak_rss_bytes(void)
     return peak;
 }
 
+uint64_t pgd_machine_rss_bytes(void)
+{
+    uint64_t resident = 0;
+    uint64_t peak = 0;
+    pgd_os_process_memory(&resident, &peak);
+    return resident;
+}
+
 double pgd_machine_seconds(void)
 {
     return pgd_os_seconds();

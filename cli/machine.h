@@ -15,6 +15,9 @@ uint64_t pgd_machine_total_bytes(void);
 /* The most memory this process ever had resident; 0 when unknown. */
 uint64_t pgd_machine_peak_rss_bytes(void);
 
+/* What it has resident now; 0 when unknown. */
+uint64_t pgd_machine_rss_bytes(void);
+
 /* Monotonic time in seconds. */
 double pgd_machine_seconds(void);
 

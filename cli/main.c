@@ -28,6 +28,8 @@ static const struct command commands[] = {
      "pagoda eval model.gguf --kv 16M", "pagoda eval MODEL [FLAGS]", PGD_COMMAND_EVAL, pgd_eval_command},
     {"bench", "how fast a model runs as a chat grows, beside other engines", "pagoda bench model.gguf -d 0,4096",
      "pagoda bench MODEL [FLAGS]", PGD_COMMAND_BENCH, pgd_bench_command},
+    {"plot", "draws what --trace wrote, as one HTML page", "pagoda plot trace.jsonl -o trace.html",
+     "pagoda plot FILE [FLAGS]", PGD_COMMAND_PLOT, pgd_plot_command},
 };
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
 
@@ -89,7 +91,7 @@ static enum pgd_exit fail_unknown(const char *name)
 {
     struct pgd_suggestion suggestion = pgd_suggest_start(name);
     const size_t length = strlen(name);
-    static const char *const names[] = {"chat", "run", "show", "eval", "bench", "help", "version"};
+    static const char *const names[] = {"chat", "run", "show", "eval", "bench", "plot", "help", "version"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         pgd_suggest_try(&suggestion, names[i]);
     }

@@ -19,7 +19,8 @@ enum pgd_command {
     PGD_COMMAND_RUN = 2,
     PGD_COMMAND_SHOW = 4,
     PGD_COMMAND_EVAL = 8,
-    PGD_COMMAND_BENCH = 16
+    PGD_COMMAND_BENCH = 16,
+    PGD_COMMAND_PLOT = 64
 };
 
 enum pgd_color { PGD_COLOR_AUTO = 0, PGD_COLOR_ALWAYS, PGD_COLOR_NEVER };
@@ -112,6 +113,9 @@ struct pgd_options {
     bool no_peers;
     int output;               /* enum pgd_output */
     uint64_t rollback_tokens; /* not a flag: how many tokens the command will take back */
+
+    const char *trace; /* run and chat: where to write it; plot: which one to draw */
+    const char *out;   /* plot: the page; NULL: named after the trace */
 
     bool json;
     bool quiet;

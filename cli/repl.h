@@ -8,12 +8,14 @@
 #include "cli/load.h"
 #include "cli/progress.h"
 #include "cli/terminal.h"
+#include "cli/trace.h"
 #include "engine/chat.h"
 
 struct pgd_repl {
     const struct pgd_options *options;
     const struct pgd_terminal *terminal;
     struct pgd_loaded loaded;
+    struct pgd_trace *trace;
     struct pgd_chat *chat;
     struct pgd_sampler *sampler;
     struct pgd_lines *lines;

@@ -9,6 +9,7 @@
 #include "cli/machine.h"
 #include "cli/reply.h"
 #include "cli/report.h"
+#include "cli/trace.h"
 #include "cli/verbs.h"
 #include "engine/chat.h"
 
@@ -16,6 +17,7 @@ struct run {
     const struct pgd_options *options;
     const struct pgd_terminal *terminal;
     struct pgd_loaded loaded;
+    struct pgd_trace *trace;
     struct pgd_sampler *sampler;
     struct pgd_progress progress;
     struct pgd_feed_options feed;
@@ -195,11 +197,14 @@ static enum pgd_exit open_sampler(struct run *run)
 
 static enum pgd_exit run_with_prompt(struct run *run, const struct pgd_buffer *prompt)
 {
-    enum pgd_exit code = pgd_load(run->options, run->terminal, &run->loaded);
-    if (code != PGD_EXIT_OK) {
-        return code;
+    enum pgd_exit code = pgd_trace_open(run->options, &run->trace);
+    if (code == PGD_EXIT_OK) {
+        code = pgd_load(run->options, run->terminal, &run->loaded);
     }
-    code = check_template(run);
+    if (code == PGD_EXIT_OK) {
+        pgd_trace_start(run->trace, &run->loaded);
+        code = check_template(run);
+    }
     if (code == PGD_EXIT_OK) {
         code = open_sampler(run);
     }
@@ -208,6 +213,7 @@ static enum pgd_exit run_with_prompt(struct run *run, const struct pgd_buffer *p
     }
     pgd_interrupt_release();
     pgd_sampler_close(run->sampler);
+    pgd_trace_close(run->trace);
     pgd_load_close(&run->loaded);
     pgd_buffer_free(&run->text);
     return code;

@@ -11,5 +11,6 @@ enum pgd_exit pgd_run_command(const struct pgd_options *options, const struct pg
 enum pgd_exit pgd_show_command(const struct pgd_options *options, const struct pgd_terminal *terminal);
 enum pgd_exit pgd_eval_command(const struct pgd_options *options, const struct pgd_terminal *terminal);
 enum pgd_exit pgd_bench_command(const struct pgd_options *options, const struct pgd_terminal *terminal);
+enum pgd_exit pgd_plot_command(const struct pgd_options *options, const struct pgd_terminal *terminal);
 
 #endif

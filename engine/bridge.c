@@ -28,6 +28,7 @@ struct pgd_bridge {
     uint32_t last_count; /* tokens of the last decode, whose logits are there */
     uint32_t last_outputs;
     uint64_t compute_bytes;
+    struct pgd_bridge_watcher watcher;
     atomic_bool cancel;
     bool poisoned;
 };
@@ -372,17 +373,25 @@ enum pagoda_status pgd_bridge_decode(struct pgd_bridge *bridge, const int32_t *t
                         bridge->outputs_max);
     }
     bridge->last_outputs = 0;
+    const double start = pgd_os_seconds();
     enum pagoda_status status = pagoda_cache_begin(bridge->cache, count, error);
-    if (status != PAGODA_OK) {
-        return status;
+    if (status == PAGODA_OK) {
+        fill_batch(bridge, tokens, count, outputs);
+        status = run_batch(bridge, error);
     }
-    fill_batch(bridge, tokens, count, outputs);
-    status = run_batch(bridge, error);
     if (status == PAGODA_OK) {
         bridge->last_count = count;
         bridge->last_outputs = outputs;
     }
+    if (bridge->watcher.decoded != NULL) {
+        bridge->watcher.decoded(bridge->watcher.user, count, pgd_os_seconds() - start, status);
+    }
     return status;
+}
+
+void pgd_bridge_watch(struct pgd_bridge *bridge, const struct pgd_bridge_watcher *watcher)
+{
+    bridge->watcher = watcher != NULL ? *watcher : (struct pgd_bridge_watcher) {.decoded = NULL};
 }
 
 const float *pgd_bridge_logits(struct pgd_bridge *bridge, uint32_t index)

@@ -64,6 +64,13 @@ const float *pgd_bridge_logits(struct pgd_bridge *bridge, uint32_t index);
 /* Makes the decode that is running, or the next one, end with CANCELLED as soon as it can. Async-signal-safe. */
 void pgd_bridge_cancel(struct pgd_bridge *bridge);
 
+/* Who hears of every decode once it is over, however it went; `decoded` may look at the cache. NULL: nobody. */
+struct pgd_bridge_watcher {
+    void (*decoded)(void *user, uint32_t count, double seconds, enum pagoda_status status);
+    void *user;
+};
+void pgd_bridge_watch(struct pgd_bridge *bridge, const struct pgd_bridge_watcher *watcher);
+
 /* Lets the threads sleep until the next decode. They would otherwise spin for a moment, in case more comes, and be
  * in the way of others. */
 void pgd_bridge_rest(struct pgd_bridge *bridge);

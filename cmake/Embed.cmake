@@ -1,0 +1,12 @@
+# pagoda_embed(VAR FILE...): VAR becomes a C file, made at build time, that holds the bytes of these files for
+# cli/embedded.h.
+function(pagoda_embed variable)
+    set(output "${PROJECT_BINARY_DIR}/embedded.c")
+    list(TRANSFORM ARGN PREPEND "${PROJECT_SOURCE_DIR}/" OUTPUT_VARIABLE files)
+    add_custom_command(
+        OUTPUT "${output}"
+        COMMAND "${CMAKE_COMMAND}" "-DOUTPUT=${output}" "-DFILES=${files}" -P "${PROJECT_SOURCE_DIR}/cmake/embed_files.cmake"
+        DEPENDS ${files} "${PROJECT_SOURCE_DIR}/cmake/embed_files.cmake"
+        VERBATIM)
+    set(${variable} "${output}" PARENT_SCOPE)
+endfunction()
