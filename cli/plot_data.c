@@ -56,6 +56,9 @@ static enum pagoda_status read_run(struct reader *reader, struct pagoda_error *e
     if (status == PAGODA_OK && reader->run == NULL) {
         return pgd_fail(error, PAGODA_CORRUPT, "it is empty");
     }
+    if (status == PAGODA_IO) {
+        return status;
+    }
     if (status != PAGODA_OK || json_object_get(reader->run, "pagoda") == NULL) {
         return reader->whole ? pgd_fail(error, PAGODA_CORRUPT, "its first line is not that of a trace")
                              : pgd_fail(error, PAGODA_CORRUPT, "it is cut off in its first line, or not a trace");

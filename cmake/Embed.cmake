@@ -3,10 +3,11 @@
 function(pagoda_embed variable)
     set(output "${PROJECT_BINARY_DIR}/embedded.c")
     list(TRANSFORM ARGN PREPEND "${PROJECT_SOURCE_DIR}/" OUTPUT_VARIABLE files)
+    set(script "${PROJECT_SOURCE_DIR}/cmake/embed_files.cmake")
     add_custom_command(
         OUTPUT "${output}"
-        COMMAND "${CMAKE_COMMAND}" "-DOUTPUT=${output}" "-DFILES=${files}" -P "${PROJECT_SOURCE_DIR}/cmake/embed_files.cmake"
-        DEPENDS ${files} "${PROJECT_SOURCE_DIR}/cmake/embed_files.cmake"
+        COMMAND "${CMAKE_COMMAND}" "-DOUTPUT=${output}" "-DFILES=${files}" -P "${script}"
+        DEPENDS ${files} "${script}"
         VERBATIM)
     set(${variable} "${output}" PARENT_SCOPE)
 endfunction()
