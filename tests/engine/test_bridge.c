@@ -226,6 +226,39 @@ TEST(a_cancelled_decode_leaves_the_sequence_as_it_was)
     pgd_model_close(model);
 }
 
+struct heard {
+    uint32_t calls;
+    uint32_t count;
+    enum pagoda_status status;
+};
+
+static void hear(void *user, uint32_t count, double seconds, enum pagoda_status status)
+{
+    struct heard *heard = user;
+    CHECK(seconds >= 0);
+    *heard = (struct heard) {heard->calls + 1, count, status};
+}
+
+TEST(a_watcher_hears_of_every_decode)
+{
+    struct pgd_model *model = open_model(SMOLLM);
+    struct pgd_bridge *bridge = open_bridge(model, &(struct pgd_bridge_options) {.threads = 1});
+    struct heard heard = {0};
+    int32_t tokens[20];
+    fill_tokens(model, tokens, 20);
+    pgd_bridge_watch(bridge, &(struct pgd_bridge_watcher) {.decoded = hear, .user = &heard});
+    CHECK(pgd_bridge_decode(bridge, tokens, 20, 1, NULL) == PAGODA_OK);
+    CHECK(heard.calls == 1 && heard.count == 20 && heard.status == PAGODA_OK);
+    pgd_bridge_cancel(bridge);
+    CHECK(pgd_bridge_decode(bridge, tokens, 3, 1, NULL) == PAGODA_CANCELLED);
+    CHECK(heard.calls == 2 && heard.count == 3 && heard.status == PAGODA_CANCELLED);
+    pgd_bridge_watch(bridge, NULL);
+    CHECK(pgd_bridge_decode(bridge, tokens, 3, 1, NULL) == PAGODA_OK);
+    CHECK_EQ_INT(heard.calls, 2);
+    pgd_bridge_close(bridge);
+    pgd_model_close(model);
+}
+
 TEST(bad_tokens_and_counts_are_refused)
 {
     struct pgd_model *model = open_model(SMOLLM);
