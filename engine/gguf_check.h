@@ -2,8 +2,8 @@
  * said plainly and costs no time: missing, empty, something else, cut short, or a model of a kind that
  * pagoda cannot run.
  *
- * Reads the header only. Nothing in the file is trusted: sizes are added with checked arithmetic, and text that
- * goes into messages has its control characters taken out.
+ * Reads the header only (gguf_read.h), that of every part. Text that goes into messages has its control characters
+ * taken out.
  *
  * Threads: any.
  */
@@ -23,5 +23,13 @@ struct pgd_gguf_facts {
 /* Errors: NOT_FOUND, INVALID (a directory, a part that is not the first), IO, CORRUPT, UNSUPPORTED. */
 PAGODA_MUST_CHECK enum pagoda_status pgd_gguf_check(const char *path, struct pgd_gguf_facts *facts,
                                                     struct pagoda_error *error);
+
+/* Its two halves, for a header that was read already. Whether it is that of a model at all: CORRUPT, UNSUPPORTED. */
+struct pgd_header;
+PAGODA_MUST_CHECK enum pagoda_status pgd_gguf_check_header(const char *path, const struct pgd_header *header,
+                                                           struct pagoda_error *error);
+
+/* Why a model of this kind cannot be run, or NULL. */
+const char *pgd_gguf_refusal(const struct pgd_header *header);
 
 #endif
