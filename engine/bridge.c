@@ -10,6 +10,7 @@
 #include "engine/hook.h"
 #include "engine/log.h"
 #include "engine/probe.h"
+#include "engine/reserve.h"
 #include "ggml-cpu.h"
 #include "llama.h"
 #include "os/os.h"
@@ -93,30 +94,6 @@ static enum pagoda_status open_context(struct pgd_bridge *bridge, struct pagoda_
     return attach_pools(bridge, error);
 }
 
-/* Half of the memory that is available now, at least a MiB. */
-static uint64_t half_of_available(void)
-{
-    struct pgd_os_memory memory;
-    pgd_os_memory_read("", &memory);
-    return pgd_max_u64(memory.available_bytes / 2, 1u << 20);
-}
-
-/* --kv auto: room for everything the model was trained to see, if that fits in half of the available memory. */
-static enum pagoda_status automatic_budget(const struct pagoda_cache_options *options, uint64_t trained,
-                                           uint64_t *bytes, struct pagoda_error *error)
-{
-    const uint64_t tokens = options->tokens_max != 0 ? options->tokens_max : trained;
-    struct pagoda_cache_options settled = *options; /* as if nothing ever had to go further down */
-    if (options->codec == PAGODA_CODEC_F16) {
-        settled.exact_recent = (uint32_t) pgd_min_u64(tokens, UINT32_MAX);
-    } else {
-        settled.codec_tight = options->codec;
-    }
-    enum pagoda_status status = pagoda_cache_budget_for(&settled, tokens, bytes, error);
-    *bytes = pgd_min_u64(*bytes, half_of_available());
-    return status;
-}
-
 static enum pagoda_status check_gaps(const struct pgd_bridge *bridge, const struct pgd_bridge_options *options,
                                      struct pagoda_error *error)
 {
@@ -133,44 +110,9 @@ static enum pagoda_status check_gaps(const struct pgd_bridge *bridge, const stru
     return PAGODA_OK;
 }
 
-static uint64_t capacity_of(const struct pagoda_cache *cache)
-{
-    struct pagoda_memory memory;
-    pagoda_cache_memory(cache, &memory);
-    return memory.tokens_capacity;
-}
-
-/* Re-encoding under pressure keeps some room free to work in. A very small budget holds more without it. */
-static enum pagoda_status open_roomier(const struct pagoda_cache_options *options, struct pagoda_cache **cache,
-                                       struct pagoda_error *error)
-{
-    if (options->codec_tight <= options->codec) {
-        return pagoda_cache_open(options, cache, error);
-    }
-    struct pagoda_cache_options plain_options = *options;
-    struct pagoda_cache *plain = NULL;
-    struct pagoda_cache *tight = NULL;
-    plain_options.codec_tight = options->codec;
-    enum pagoda_status status = pagoda_cache_open(&plain_options, &plain, error);
-    if (status == PAGODA_OK) {
-        status = pagoda_cache_open(options, &tight, error);
-        status = status == PAGODA_OVER_BUDGET ? PAGODA_OK : status;
-    }
-    if (status == PAGODA_OK) {
-        struct pagoda_cache **worse = tight != NULL && capacity_of(tight) >= capacity_of(plain) ? &plain : &tight;
-        *cache = worse == &plain ? tight : plain;
-        pagoda_cache_close(*worse);
-        return PAGODA_OK;
-    }
-    pagoda_cache_close(plain);
-    return status;
-}
-
 static enum pagoda_status open_cache(struct pgd_bridge *bridge, const struct pgd_bridge_options *options,
                                      struct pagoda_error *error)
 {
-    static const uint32_t default_page_tokens = 16;
-    const uint64_t trained = pgd_model_get_info(bridge->model)->trained_tokens;
     const uint32_t count = pgd_hook_layer_count(bridge->hook);
     struct pagoda_layer *layers = calloc(count, sizeof(*layers));
     if (layers == NULL) {
@@ -180,29 +122,11 @@ static enum pagoda_status open_cache(struct pgd_bridge *bridge, const struct pgd
         layers[i] = pgd_hook_layer(bridge->hook, i)->shape;
     }
     struct pagoda_cache_options cache;
-    pagoda_cache_options_default(&cache);
-    cache.layers = layers;
-    cache.layer_count = count;
-    cache.page_tokens = options->page_tokens != 0 ? options->page_tokens : default_page_tokens;
-    cache.batch_tokens = PGD_BRIDGE_BATCH;
-    cache.threads_max = (uint32_t) pgd_max_u64(bridge->threads, bridge->threads_batch);
-    cache.budget_bytes = options->kv_bytes;
-    cache.tokens_max = options->tokens_max != 0 ? options->tokens_max : trained;
-    cache.close_gaps_at = options->keep_gaps ? 0 : trained;
-    cache.rollback_tokens = options->rollback_tokens;
-    cache.codec = options->codec;
-    cache.codec_tight = options->codec_tight;
-    cache.on_full = options->on_full;
-    cache.policy = options->policy;
-    cache.flash = options->flash;
-    cache.cpu = options->cpu;
-    cache.system = options->system;
-    enum pagoda_status status = PAGODA_OK;
-    if (cache.budget_bytes == 0) {
-        status = automatic_budget(&cache, trained, &cache.budget_bytes, error);
-    }
+    struct pagoda_reservation reservation;
+    enum pagoda_status status = pgd_reserve_plan(
+        options, layers, count, pgd_model_get_info(bridge->model)->trained_tokens, &cache, &reservation, error);
     if (status == PAGODA_OK) {
-        status = open_roomier(&cache, &bridge->cache, error);
+        status = pagoda_cache_open(&cache, &bridge->cache, error);
     }
     free(layers);
     return status;
@@ -255,7 +179,7 @@ enum pagoda_status pgd_bridge_open(const struct pgd_model *model, const struct p
         return pgd_fail(error, PAGODA_NOMEM, "no memory for the engine");
     }
     bridge->model = model;
-    bridge->threads = or_default(options->threads, pgd_os_cpu_count());
+    bridge->threads = pgd_reserve_threads(options);
     bridge->threads_batch = or_default(options->threads_batch, bridge->threads);
     bridge->outputs_max = or_default(options->outputs_max, 1);
     enum pagoda_status status = PAGODA_OK;

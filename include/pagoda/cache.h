@@ -127,6 +127,22 @@ PAGODA_API PAGODA_MUST_CHECK enum pagoda_status pagoda_cache_budget_for(const st
                                                                         uint64_t tokens, uint64_t *bytes,
                                                                         struct pagoda_error *error);
 
+/* How pagoda_cache_open divides a budget. */
+struct pagoda_reservation {
+    uint64_t budget_bytes;
+    uint64_t tables_bytes;  /* as PAGODA_MEMORY_TABLES of a cache that was just opened ... */
+    uint64_t staging_bytes; /* ... and PAGODA_MEMORY_STAGING */
+    uint64_t arena_bytes;   /* for pages; taken one by one as tokens come */
+    uint64_t tokens_capacity;
+    uint64_t bytes_per_token; /* K and V rows in f16, all layers */
+};
+
+/* What pagoda_cache_open would do with these options, to the byte, without doing it: nothing of the budget's size is
+ * allocated. Errors: those of pagoda_cache_open. */
+PAGODA_API PAGODA_MUST_CHECK enum pagoda_status pagoda_cache_plan(const struct pagoda_cache_options *options,
+                                                                  struct pagoda_reservation *reservation,
+                                                                  struct pagoda_error *error);
+
 /* Frees everything. NULL is allowed. */
 PAGODA_API void pagoda_cache_close(struct pagoda_cache *cache);
 

@@ -299,15 +299,26 @@ static uint64_t blocks_that_fit(struct pagoda_cache *cache, uint64_t bytes, cons
     return low;
 }
 
-/* Opens staging, table and pool inside `left` bytes. For OVER_BUDGET the caller words the message. */
-static enum pagoda_status open_storage(struct pagoda_cache *cache, uint64_t left, struct pagoda_error *error)
+/* How the bytes behind the base part are divided. */
+struct division {
+    uint64_t class_bytes[PGD_POOL_CLASSES_MAX];
+    uint64_t blocks;
+    uint64_t staging;
+    uint64_t tables;
+    uint64_t arena;
+};
+
+/* Divides `left` bytes. For OVER_BUDGET the caller words the message. */
+static enum pagoda_status divide(struct pagoda_cache *cache, uint64_t left, struct division *division,
+                                 struct pagoda_error *error)
 {
-    uint64_t class_bytes[PGD_POOL_CLASSES_MAX] = {0};
+    memset(division, 0, sizeof(*division));
+    uint64_t *class_bytes = division->class_bytes;
     enum pagoda_status status = pgd_cache_size_layers(cache, class_bytes, error);
     if (status != PAGODA_OK) {
         return status;
     }
-    uint64_t blocks = blocks_that_fit(cache, left, class_bytes);
+    const uint64_t blocks = blocks_that_fit(cache, left, class_bytes);
     if (blocks == 0) {
         return PAGODA_OVER_BUDGET;
     }
@@ -317,35 +328,50 @@ static enum pagoda_status open_storage(struct pagoda_cache *cache, uint64_t left
         const uint64_t overhead = overhead_bytes(cache, blocks, left, class_bytes);
         arena = overhead < left ? pgd_max_u64(arena, left - overhead) : arena;
     }
-    const uint64_t staging = staging_bytes(cache, blocks);
-    const uint64_t tables = pgd_table_bytes(cache->layer_count, (uint32_t) blocks) +
-                            pgd_pool_table_bytes(arena, class_bytes, cache->class_count) +
-                            (cache->spill == NULL ? 0 : pgd_spill_table_bytes(cache));
-    const bool admitted = pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_STAGING, staging) &&
-                          pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_TABLES, tables);
+    division->blocks = blocks;
+    division->arena = arena;
+    division->staging = staging_bytes(cache, blocks);
+    division->tables = pgd_table_bytes(cache->layer_count, (uint32_t) blocks) +
+                       pgd_pool_table_bytes(arena, class_bytes, cache->class_count) +
+                       (cache->spill == NULL ? 0 : pgd_spill_table_bytes(cache));
+    cache->tokens_capacity = blocks * cache->page_tokens;
+    if (cache->tokens_max != 0) {
+        cache->tokens_capacity = pgd_min_u64(cache->tokens_capacity, cache->tokens_max);
+    }
+    return PAGODA_OK;
+}
+
+/* Opens staging, table and pool inside `left` bytes. For OVER_BUDGET the caller words the message. */
+static enum pagoda_status open_storage(struct pagoda_cache *cache, uint64_t left, struct pagoda_error *error)
+{
+    struct division division;
+    enum pagoda_status status = divide(cache, left, &division, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    const bool admitted = pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_STAGING, division.staging) &&
+                          pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_TABLES, division.tables);
     PGD_ASSERT(admitted); /* blocks_that_fit counted the same bytes */
-    cache->memory_bytes = (size_t) staging;
+    cache->memory_bytes = (size_t) division.staging;
     cache->memory = pgd_allocate(&cache->system, cache->memory_bytes);
     if (cache->memory == NULL) {
-        return pgd_fail(error, PAGODA_NOMEM, "no memory for %llu bytes of working space", (unsigned long long) staging);
+        return pgd_fail(error, PAGODA_NOMEM, "no memory for %llu bytes of working space",
+                        (unsigned long long) division.staging);
     }
     struct pgd_carver carver = {cache->memory, 0};
-    lay_out_staging(cache, &carver, blocks);
-    PGD_ASSERT(carver.used == staging);
-    status =
-        pgd_table_open(&cache->system, cache->layer_count, cache->page_tokens, (uint32_t) blocks, &cache->table, error);
+    lay_out_staging(cache, &carver, division.blocks);
+    PGD_ASSERT(carver.used == division.staging);
+    status = pgd_table_open(&cache->system, cache->layer_count, cache->page_tokens, (uint32_t) division.blocks,
+                            &cache->table, error);
     if (status == PAGODA_OK) {
-        status = pgd_pool_open(&cache->system, arena, class_bytes, cache->class_count, &cache->pool, error);
+        status = pgd_pool_open(&cache->system, division.arena, division.class_bytes, cache->class_count, &cache->pool,
+                               error);
     }
     if (status == PAGODA_OK && !pgd_pool_can_take(cache->pool, cache->block_frames[0], 0)) {
         status = PAGODA_OVER_BUDGET;
     }
     if (status == PAGODA_OK && cache->spill != NULL) {
         status = pgd_spill_open(cache, error);
-    }
-    cache->tokens_capacity = blocks * cache->page_tokens;
-    if (cache->tokens_max != 0) {
-        cache->tokens_capacity = pgd_min_u64(cache->tokens_capacity, cache->tokens_max);
     }
     return status;
 }
@@ -434,6 +460,7 @@ enum pagoda_status pagoda_cache_budget_for(const struct pagoda_cache_options *op
 }
 
 /* Says what the smallest budget is: one page in each layer. */
+/* Says what the smallest budget is: one page in each layer. */
 static enum pagoda_status fail_over_budget(const struct pagoda_cache_options *options, struct pagoda_error *error)
 {
     uint64_t least = 0;
@@ -446,6 +473,39 @@ static enum pagoda_status fail_over_budget(const struct pagoda_cache_options *op
                     "it takes at least %llu bytes (%.2f MiB)",
                     (unsigned long long) options->budget_bytes, options->page_tokens, options->layer_count,
                     (unsigned long long) least, (double) least / 1048576.0);
+}
+
+enum pagoda_status pagoda_cache_plan(const struct pagoda_cache_options *options, struct pagoda_reservation *reservation,
+                                     struct pagoda_error *error)
+{
+    enum pagoda_status status = check_options(options, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    const uint64_t base = base_bytes(options);
+    const uint64_t fixed = pgd_add_capped_u64(base, options->reserved_bytes);
+    if (fixed > options->budget_bytes) {
+        return fail_over_budget(options, error);
+    }
+    struct pagoda_cache *cache = NULL;
+    status = open_base(options, base, &cache, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    struct division division;
+    status = divide(cache, options->budget_bytes - fixed, &division, error);
+    if (status == PAGODA_OK) {
+        *reservation = (struct pagoda_reservation) {
+            .budget_bytes = options->budget_bytes,
+            .tables_bytes = base + division.tables,
+            .staging_bytes = options->reserved_bytes + division.staging,
+            .arena_bytes = division.arena,
+            .tokens_capacity = cache->tokens_capacity,
+            .bytes_per_token = cache->row_bytes,
+        };
+    }
+    pagoda_cache_close(cache);
+    return status == PAGODA_OVER_BUDGET ? fail_over_budget(options, error) : status;
 }
 
 enum pagoda_status pagoda_cache_open(const struct pagoda_cache_options *options, struct pagoda_cache **out,
