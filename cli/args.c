@@ -50,7 +50,7 @@ struct arg {
 };
 
 #define AT(member) offsetof(struct pgd_options, member)
-#define NOT_BENCH (PGD_COMMAND_CHAT | PGD_COMMAND_RUN | PGD_COMMAND_SHOW | PGD_COMMAND_EVAL)
+#define NOT_BENCH (PGD_COMMAND_CHAT | PGD_COMMAND_RUN | PGD_COMMAND_SHOW | PGD_COMMAND_EVAL | PGD_COMMAND_PLAN)
 #define ALL (NOT_BENCH | PGD_COMMAND_BENCH)
 #define TALK (PGD_COMMAND_CHAT | PGD_COMMAND_RUN)
 #define RUN PGD_COMMAND_RUN
@@ -58,6 +58,7 @@ struct arg {
 #define EVAL PGD_COMMAND_EVAL
 #define BENCH PGD_COMMAND_BENCH
 #define PLOT PGD_COMMAND_PLOT
+#define PLAN PGD_COMMAND_PLAN
 #define MANY 1e15
 
 static const struct arg args[] = {
@@ -135,7 +136,13 @@ static const struct arg args[] = {
 
     {"Memory", "kv", "", "SIZE", "hard budget of all KV state: 512M, 25% of the available memory, or auto", ALL, BUDGET,
      AT(kv), 0, 0, NULL},
-    {NULL, "ctx-size", "-c", "N", "most tokens held at once; 0: what the model was trained for", NOT_BENCH, COUNT,
+    {NULL, "mem", "", "SIZE", "memory of the whole process: what weights and compute buffers leave is the KV budget",
+     PLAN, BUDGET, AT(mem), 0, 0, NULL},
+    {NULL, "shape", "", "LIST", "a model in words: layers=32,heads=32,head_size=128[,kv_heads=8,window=512,...]", PLAN,
+     TEXT, AT(shape), 0, 0, NULL},
+    {NULL, "fail-if-over", "", NULL, "exit code 3 when the context does not fit", PLAN, SWITCH, AT(fail_if_over), 0, 0,
+     NULL},
+    {NULL, "ctx-size", "-c --ctx", "N", "most tokens held at once; 0: what the model was trained for", NOT_BENCH, COUNT,
      AT(ctx_size), 0, MANY, NULL},
     {NULL, "on-full", "", "RULE", "when the budget is full: stop, evict (chat and eval: evict, run: stop)", NOT_BENCH,
      CHOICE, AT(on_full), 0, 0, pgd_on_full_words},
@@ -190,7 +197,7 @@ static const struct arg args[] = {
      AT(out), 0, 0, NULL},
     {NULL, "trace", "", "FILE", "write where memory and tokens go, many times a second, for 'pagoda plot'", TALK, TEXT,
      AT(trace), 0, 0, NULL},
-    {NULL, "json", "", NULL, "one JSON object on standard output, and nothing else", RUN | SHOW | EVAL, SWITCH,
+    {NULL, "json", "", NULL, "one JSON object on standard output, and nothing else", RUN | SHOW | EVAL | PLAN, SWITCH,
      AT(json), 0, 0, NULL},
     {NULL, "quiet", "-q", NULL, "no banner and no progress; warnings stay", TALK | EVAL | BENCH, SWITCH, AT(quiet), 0,
      0, NULL},
@@ -493,11 +500,8 @@ static const char *command_name(unsigned command)
     static const struct {
         enum pgd_command command;
         const char *name;
-    } names[] = {{PGD_COMMAND_RUN, "run"},
-                 {PGD_COMMAND_CHAT, "chat"},
-                 {PGD_COMMAND_SHOW, "show"},
-                 {PGD_COMMAND_EVAL, "eval"},
-                 {PGD_COMMAND_PLOT, "plot"}};
+    } names[] = {{PGD_COMMAND_RUN, "run"},   {PGD_COMMAND_CHAT, "chat"}, {PGD_COMMAND_SHOW, "show"},
+                 {PGD_COMMAND_EVAL, "eval"}, {PGD_COMMAND_PLOT, "plot"}, {PGD_COMMAND_PLAN, "plan"}};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if ((command & names[i].command) != 0) {
             return names[i].name;
@@ -573,6 +577,7 @@ static void fill_defaults(enum pgd_command command, struct pgd_options *options)
         .predict = -1,
         .seed = command == PGD_COMMAND_EVAL ? 1 : -1, /* a measurement is repeated, a reply is not */
         .kv = {.kind = PGD_BUDGET_AUTO},
+        .mem = {.kind = PGD_BUDGET_AUTO},
         .on_full = PGD_ON_FULL_DEFAULT,
         .policy = PAGODA_POLICY_SINK,
         .page = 16,
@@ -712,15 +717,23 @@ static enum pagoda_status settle(struct pgd_options *options, const struct given
     if (options->device && (count > 0 || was_given(given, "model"))) {
         return pgd_fail(error, PAGODA_INVALID, "--device measures a device: it takes no model");
     }
-    if (!options->device && (options->model == NULL || options->model[0] == '\0')) {
+    const bool planned = options->command == PGD_COMMAND_PLAN;
+    if (planned && options->shape != NULL && was_given(given, "shape") && options->model != NULL) {
+        return pgd_fail(error, PAGODA_INVALID, "--shape is in place of a model: give one of them");
+    }
+    if (!options->device && (options->model == NULL || options->model[0] == '\0') &&
+        (!planned || options->shape == NULL)) {
         return pgd_fail(error, PAGODA_INVALID, "no model: pagoda %s MODEL.gguf", command_name(options->command));
     }
-    if (count > 0 && options->command != PGD_COMMAND_RUN) {
+    if (count > 0 && options->command != PGD_COMMAND_RUN && !planned) {
         return pgd_fail(error, PAGODA_INVALID, "unexpected '%.64s': 'pagoda %s' takes one model and flags", words[0],
                         command_name(options->command));
     }
     options->words = words;
     options->word_count = count;
+    if (planned) {
+        return check_memory_flags(options, given, error);
+    }
     const int sources = (was_given(given, "prompt") ? 1 : 0) + (was_given(given, "file") ? 1 : 0) + (count > 0 ? 1 : 0);
     if (sources > 1) {
         return pgd_fail(error, PAGODA_INVALID, "more than one prompt: use one of -p, -f and words after the model");

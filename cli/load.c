@@ -25,33 +25,27 @@ enum pgd_exit pgd_load_model(const struct pgd_options *options, const struct pgd
     return PGD_EXIT_OK;
 }
 
-/* The budget in bytes; 0 lets the bridge choose. */
-static enum pagoda_status find_budget(const struct pgd_options *options, uint64_t *bytes, struct pagoda_error *error)
+enum pagoda_status pgd_load_budget(const char *flag, const struct pgd_budget *budget, uint64_t *bytes,
+                                   struct pagoda_error *error)
 {
-    *bytes = options->kv.bytes;
-    if (options->kv.kind != PGD_BUDGET_PERCENT) {
+    *bytes = budget->bytes;
+    if (budget->kind != PGD_BUDGET_PERCENT) {
         return PAGODA_OK;
     }
     const uint64_t available = pgd_machine_available_bytes();
     if (available == 0) {
         return pgd_fail(error, PAGODA_UNSUPPORTED,
-                        "--kv %g%%: this system does not tell how much memory is available; give a size",
-                        options->kv.percent);
+                        "%s %g%%: this system does not tell how much memory is available; give a size", flag,
+                        budget->percent);
     }
-    *bytes = (uint64_t) ((double) available * options->kv.percent / 100);
+    *bytes = (uint64_t) ((double) available * budget->percent / 100);
     return PAGODA_OK;
 }
 
-enum pagoda_status pgd_load_try_bridge(const struct pgd_options *options, const struct pgd_model *model,
-                                       struct pgd_bridge **bridge, struct pagoda_error *error)
+struct pgd_bridge_options pgd_load_bridge_options(const struct pgd_options *options, uint64_t kv_bytes)
 {
-    uint64_t budget_bytes = 0;
-    enum pagoda_status status = find_budget(options, &budget_bytes, error);
-    if (status != PAGODA_OK) {
-        return status;
-    }
-    const struct pgd_bridge_options wanted = {
-        .kv_bytes = budget_bytes,
+    return (struct pgd_bridge_options) {
+        .kv_bytes = kv_bytes,
         .tokens_max = options->ctx_size,
         .page_tokens = (uint32_t) options->page,
         .threads = (uint32_t) options->threads,
@@ -66,6 +60,17 @@ enum pagoda_status pgd_load_try_bridge(const struct pgd_options *options, const 
         .keep_gaps = options->keep_gaps,
         .cpu = options->cpu,
     };
+}
+
+enum pagoda_status pgd_load_try_bridge(const struct pgd_options *options, const struct pgd_model *model,
+                                       struct pgd_bridge **bridge, struct pagoda_error *error)
+{
+    uint64_t budget_bytes = 0;
+    enum pagoda_status status = pgd_load_budget("--kv", &options->kv, &budget_bytes, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    const struct pgd_bridge_options wanted = pgd_load_bridge_options(options, budget_bytes);
     return pgd_bridge_open(model, &wanted, bridge, error);
 }
 

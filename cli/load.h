@@ -26,6 +26,13 @@ PGD_MUST_CHECK enum pgd_exit pgd_load_bridge(const struct pgd_options *options, 
 PGD_MUST_CHECK enum pagoda_status pgd_load_try_bridge(const struct pgd_options *options, const struct pgd_model *model,
                                                       struct pgd_bridge **bridge, struct pagoda_error *error);
 
+/* Bytes of a budget that `flag` gave; 0 for auto. Errors: UNSUPPORTED (a share of an unknown whole). */
+PGD_MUST_CHECK enum pagoda_status pgd_load_budget(const char *flag, const struct pgd_budget *budget, uint64_t *bytes,
+                                                  struct pagoda_error *error);
+
+/* What the flags mean to a bridge. */
+struct pgd_bridge_options pgd_load_bridge_options(const struct pgd_options *options, uint64_t kv_bytes);
+
 void pgd_load_close(struct pgd_loaded *loaded);
 
 #endif

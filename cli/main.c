@@ -24,6 +24,8 @@ static const struct command commands[] = {
      "pagoda run MODEL [FLAGS] [PROMPT...]", PGD_COMMAND_RUN, pgd_run_command},
     {"show info", "what a model is, and how much text a budget holds", "pagoda show model.gguf",
      "pagoda show MODEL [FLAGS] | --device", PGD_COMMAND_SHOW, pgd_show_command},
+    {"plan", "what a model takes in memory, by its header alone: before it is loaded, or fetched",
+     "pagoda plan model.gguf --mem 2G", "pagoda plan MODEL... [FLAGS]", PGD_COMMAND_PLAN, pgd_plan_command},
     {"eval", "what a budget, a policy or a codec costs in quality, against the exact cache",
      "pagoda eval model.gguf --kv 16M", "pagoda eval MODEL [FLAGS]", PGD_COMMAND_EVAL, pgd_eval_command},
     {"bench", "how fast a model runs as a chat grows, beside other engines", "pagoda bench model.gguf -d 0,4096",
@@ -91,7 +93,7 @@ static enum pgd_exit fail_unknown(const char *name)
 {
     struct pgd_suggestion suggestion = pgd_suggest_start(name);
     const size_t length = strlen(name);
-    static const char *const names[] = {"chat", "run", "show", "eval", "bench", "plot", "help", "version"};
+    static const char *const names[] = {"chat", "run", "show", "plan", "eval", "bench", "plot", "help", "version"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         pgd_suggest_try(&suggestion, names[i]);
     }

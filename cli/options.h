@@ -20,6 +20,7 @@ enum pgd_command {
     PGD_COMMAND_SHOW = 4,
     PGD_COMMAND_EVAL = 8,
     PGD_COMMAND_BENCH = 16,
+    PGD_COMMAND_PLAN = 32,
     PGD_COMMAND_PLOT = 64
 };
 
@@ -53,7 +54,7 @@ struct pgd_options {
     const char *prompt;
     const char *file;
     const char *system;
-    char *const *words; /* run: the prompt as words after the model */
+    char *const *words; /* run: the prompt as words after the model; plan: more models */
     int word_count;
     bool raw;
 
@@ -64,6 +65,9 @@ struct pgd_options {
     int64_t seed; /* negative: a random one */
 
     struct pgd_budget kv;
+    struct pgd_budget mem; /* plan: of the whole process; auto: not given */
+    const char *shape;     /* plan: a model in words, in place of a file */
+    bool fail_if_over;
     uint64_t ctx_size;
     int on_full; /* enum pagoda_on_full, or PGD_ON_FULL_DEFAULT */
     int policy;  /* enum pagoda_policy_kind */

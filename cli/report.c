@@ -75,6 +75,10 @@ static json_t *kv_object(const struct pgd_report *report)
     json_t *object = json_object();
     json_object_set_new(object, "budget_bytes", count(report->memory.budget_bytes));
     json_object_set_new(object, "peak_bytes", count(report->memory.peak_bytes));
+    json_object_set_new(object, "tables_bytes", count(report->memory.by_category[PAGODA_MEMORY_TABLES]));
+    json_object_set_new(object, "staging_bytes", count(report->memory.by_category[PAGODA_MEMORY_STAGING]));
+    json_object_set_new(object, "capacity_tokens", count(report->memory.tokens_capacity));
+    json_object_set_new(object, "bytes_per_token", count(report->memory.bytes_per_token));
     json_object_set_new(object, "codec", json_string(pagoda_codec_name(smallest_codec(&report->account))));
     json_object_set_new(object, "tokens_by_codec", pgd_report_codecs(&report->account));
     json_object_set_new(object, "utilisation", real(report->memory.utilisation_at_peak));

@@ -9,6 +9,7 @@
 enum pgd_exit pgd_chat_command(const struct pgd_options *options, const struct pgd_terminal *terminal);
 enum pgd_exit pgd_run_command(const struct pgd_options *options, const struct pgd_terminal *terminal);
 enum pgd_exit pgd_show_command(const struct pgd_options *options, const struct pgd_terminal *terminal);
+enum pgd_exit pgd_plan_command(const struct pgd_options *options, const struct pgd_terminal *terminal);
 enum pgd_exit pgd_eval_command(const struct pgd_options *options, const struct pgd_terminal *terminal);
 enum pgd_exit pgd_bench_command(const struct pgd_options *options, const struct pgd_terminal *terminal);
 enum pgd_exit pgd_plot_command(const struct pgd_options *options, const struct pgd_terminal *terminal);

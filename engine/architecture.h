@@ -50,6 +50,7 @@ struct pgd_architecture {
     enum pgd_rotation rotation;
     enum pgd_state state;
     bool has_sinks;     /* a learned sink for each query head */
+    uint32_t only_deep; /* windows only in the model with so many layers; 0: in all */
     uint32_t kv_layers; /* only the first so many keep keys and values, the others look into those; 0: all */
 };
 

@@ -179,6 +179,7 @@ static enum pagoda_status take_tensor(void *user, const struct pgd_gguf_tensor *
                         reading->name);
     }
     tensors->count++;
+    tensors->matrix_bytes += tensor->is_quantised && tensor->dimensions > 1 ? tensor->bytes : 0;
     if (strcmp(tensor->name, "token_embd.weight") == 0) {
         tensors->embedding_bytes = tensor->bytes;
         tensors->embedding_rows = tensor->sizes[1];

@@ -75,6 +75,7 @@ struct pgd_header_tensors {
     uint64_t layer_embedding_bytes; /* of the same for each layer, where there is one */
     uint64_t output_bytes;          /* 0: the embeddings are used */
     uint64_t expert_bytes;
+    uint64_t matrix_bytes; /* of quantised matrices */
 };
 
 struct pgd_header {
