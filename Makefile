@@ -19,6 +19,11 @@ test_programs = $(foreach folder,$(2),$(patsubst %.c,$(1)/%,$(sort $(wildcard te
 # tests/cli/_*.py are modules that the scripts share.
 cli_tests := $(filter-out tests/cli/_%,$(sort $(wildcard tests/cli/*.py)))
 
+# Fuzz targets with their corpus, by our own driver.
+fuzz_tests := $(foreach target,$(patsubst fuzz/%.c,%,$(sort $(wildcard fuzz/*.c))),'build/fuzz/$(target) fuzz/corpus/$(target)')
+FUZZ ?= gguf
+SECONDS_OF_FUZZING ?= 1800
+
 .PHONY: all
 all: tools ## build the program (build/pagoda) and the library
 	@scripts/build.sh release product
@@ -26,7 +31,7 @@ all: tools ## build the program (build/pagoda) and the library
 .PHONY: test
 test: all models texts-if-possible ## run all tests; T=word runs the suites with that word in their name
 	@scripts/build.sh release
-	@$(run_tests) $(call test_programs,build,unit kernels engine) $(cli_tests) \
+	@$(run_tests) $(call test_programs,build,unit kernels engine) $(cli_tests) $(fuzz_tests) \
 	    'tools/tidy.py --self-test' tools/tidy.py
 
 .PHONY: chat
@@ -73,6 +78,13 @@ tsan: tools ## run unit and kernel tests under the thread sanitizer
 .PHONY: arm
 arm: tools ## run kernel tests as on an ARM, in an emulator; T=word as in make test
 	@T='$(T)' scripts/arm.sh
+
+.PHONY: fuzz
+fuzz: tools ## fuzz FUZZ=target (gguf) by libFuzzer for SECONDS_OF_FUZZING=1800, with sanitizers; needs clang
+	@scripts/build.sh fuzz fuzz_$(FUZZ)
+	@mkdir -p build/fuzzer/found/$(FUZZ)
+	@cd build/fuzzer/found && ../fuzz/$(FUZZ) -max_total_time=$(SECONDS_OF_FUZZING) -print_final_stats=1 -verbosity=0 \
+	    -max_len=9216 -artifact_prefix=$(FUZZ)- $(FUZZ) $(CURDIR)/fuzz/corpus/$(FUZZ)
 
 .PHONY: tidy
 tidy: ## check layering, limits and banned calls

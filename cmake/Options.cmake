@@ -32,3 +32,8 @@ if(PAGODA_SANITIZE)
         -fsanitize=${PAGODA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -O1)
     target_link_options(pagoda_options INTERFACE -fsanitize=${PAGODA_SANITIZE})
 endif()
+
+# So that libFuzzer sees which branches are taken.
+if(PAGODA_FUZZER)
+    target_compile_options(pagoda_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()

@@ -10,7 +10,8 @@ shift
 case $preset in
     release) dir=$root/build ;;
     dev | asan | tsan | arm) dir=$root/build/$preset ;;
-    *) die "unknown preset '$preset' (release, dev, asan, tsan, arm)" ;;
+    fuzz) dir=$root/build/fuzzer ;; # build/fuzz holds the programs of fuzz/
+    *) die "unknown preset '$preset' (release, dev, asan, tsan, arm, fuzz)" ;;
 esac
 
 with_lock "$preset"

@@ -9,7 +9,7 @@ import tempfile
 from support.suite import Suite, chat_model, environment, fails, run, scratch
 
 suite = Suite()
-COMMANDS = ("chat", "run", "show", "eval", "bench", "plot")
+COMMANDS = ("chat", "run", "show", "plan", "eval", "bench", "plot")
 
 
 def flags_of(command):
@@ -62,8 +62,7 @@ def unknown_commands_name_the_nearest():
 @suite.test
 def unknown_flags_name_the_nearest():
     for typed, meant in (("--kvv", "kv"), ("--polcy", "policy"), ("--on-ful", "on-full"), ("--sed", "seed"),
-                         ("--temperatur", "temp"), ("--context-size", "ctx-size"), ("--ctx", "ctx-size"),
-                         ("--theads", "threads"),
+                         ("--temperatur", "temp"), ("--context-size", "ctx-size"), ("--theads", "threads"),
                          ("--jsn=1", "json"), ("--hlep", "help"), ("--no_pin", "no-pin")):
         fails(2, [f"'{typed.split('=')[0]}'", f"'--{meant}'"], "run", typed, "m.gguf", "-p", "x")
     fails(2, "unknown flag '--xyzzyxyzzy'", "run", "m.gguf", "--xyzzyxyzzy")
@@ -146,7 +145,7 @@ def contradictions_are_refused():
 def every_flag_has_its_variable():
     for command in COMMANDS:
         for name, has_value in flags_of(command):
-            if name in ("model", "prompt", "file", "system", "text", "kv-dir", "trace", "out"):  # any text will do
+            if name in ("model", "prompt", "file", "system", "text", "kv-dir", "trace", "out", "shape"):  # any text will do
                 continue
             variable = "PAGODA_" + name.upper().replace("-", "_")
             word = variable if has_value else [variable, "yes nor no"]
