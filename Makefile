@@ -20,7 +20,8 @@ test_programs = $(foreach folder,$(2),$(patsubst %.c,$(1)/%,$(sort $(wildcard te
 cli_tests := $(filter-out tests/cli/_%,$(sort $(wildcard tests/cli/*.py)))
 
 # Fuzz targets with their corpus, by our own driver.
-fuzz_tests := $(foreach target,$(patsubst fuzz/%.c,%,$(sort $(wildcard fuzz/*.c))),'build/fuzz/$(target) fuzz/corpus/$(target)')
+fuzz_targets := $(patsubst fuzz/%.c,%,$(sort $(wildcard fuzz/*.c)))
+fuzz_tests := $(foreach target,$(fuzz_targets),'build/fuzz/$(target) fuzz/corpus/$(target)')
 FUZZ ?= gguf
 SECONDS_OF_FUZZING ?= 1800
 

@@ -21,7 +21,14 @@ const enum pagoda_codec pgd_plan_codecs[PGD_PLAN_CODECS] = {
 
 uint64_t pgd_planned_fixed_bytes(const struct pgd_planned *planned)
 {
-    return pgd_add_capped_u64(planned->shape->weights_bytes, planned->compute_bytes + planned->rows.state_bytes);
+    const uint64_t weights = pgd_add_capped_u64(planned->shape->weights_bytes, pgd_planned_copied_bytes(planned));
+    const uint64_t others = planned->compute_bytes + planned->rows.state_bytes + planned->shape->program_bytes;
+    return pgd_add_capped_u64(weights, others);
+}
+
+uint64_t pgd_planned_copied_bytes(const struct pgd_planned *planned)
+{
+    return planned->options->no_mmap ? 0 : planned->shape->copied_bytes;
 }
 
 /* ---- the question ---- */
@@ -45,31 +52,38 @@ static enum pagoda_status find_budget(struct pgd_planned *planned, uint64_t *byt
         return status;
     }
     const uint64_t fixed = pgd_planned_fixed_bytes(planned);
-    const uint64_t left = planned->mem_bytes > fixed ? planned->mem_bytes - fixed : 1;
+    if (fixed >= planned->mem_bytes) {
+        return pgd_fail(error, PAGODA_OVER_BUDGET, "--mem %s leaves nothing: all but the KV budget takes %s",
+                        pgd_size_words(planned->mem_bytes).text, pgd_size_words(fixed).text);
+    }
+    const uint64_t left = planned->mem_bytes - fixed;
     *bytes = kv != 0 ? pgd_min_u64(kv, left) : left;
     return PAGODA_OK;
 }
 
 static enum pagoda_status reserve(struct pgd_planned *planned, struct pagoda_error *error)
 {
-    uint64_t bytes = 0;
-    enum pagoda_status status = find_budget(planned, &bytes, error);
-    if (status != PAGODA_OK) {
-        return status;
-    }
-    planned->budget_bytes = bytes;
-    if (!pgd_plan_has_budgets(planned->plan)) {
-        planned->wanted_bytes = pgd_plan_row_bytes(planned->plan, planned->wanted_tokens);
-        planned->fits = planned->wanted_bytes <= (bytes != 0 ? bytes : planned->available_bytes);
-        return PAGODA_OK;
-    }
     const struct pgd_plan_codec codec = asked_codec(planned->options);
-    status = pgd_plan_budget(planned->plan, codec, planned->wanted_tokens, &planned->wanted_bytes, error);
+    const bool has_budgets = pgd_plan_has_budgets(planned->plan);
+    uint64_t bytes = 0;
+    enum pagoda_status status = PAGODA_OK;
+    planned->wanted_bytes = pgd_plan_row_bytes(planned->plan, planned->wanted_tokens);
+    if (has_budgets) {
+        status = pgd_plan_budget(planned->plan, codec, planned->wanted_tokens, &planned->wanted_bytes, error);
+    }
     if (status != PAGODA_OK) {
         return status;
     }
     struct pagoda_error why;
-    status = pgd_plan_reserve(planned->plan, codec, bytes, planned->wanted_tokens, &planned->reservation, &why);
+    status = find_budget(planned, &bytes, &why);
+    planned->budget_bytes = bytes;
+    if (status == PAGODA_OK && !has_budgets) {
+        planned->fits = planned->wanted_bytes <= (bytes != 0 ? bytes : planned->available_bytes);
+        return PAGODA_OK;
+    }
+    if (status == PAGODA_OK) {
+        status = pgd_plan_reserve(planned->plan, codec, bytes, planned->wanted_tokens, &planned->reservation, &why);
+    }
     if (status == PAGODA_OVER_BUDGET) {
         snprintf(planned->problem, sizeof(planned->problem), "%s", why.message);
         return PAGODA_OK;

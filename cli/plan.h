@@ -50,8 +50,11 @@ struct pgd_planned {
     size_t line_count;
 };
 
-/* Weights, compute buffers and states: all but the KV budget. */
+/* Weights and their copies, compute buffers, states and the program: all but the KV budget. */
 uint64_t pgd_planned_fixed_bytes(const struct pgd_planned *planned);
+
+/* Copies beside mapped weights; with --no-mmap there are none beside. */
+uint64_t pgd_planned_copied_bytes(const struct pgd_planned *planned);
 
 /* The codecs of the tables, and their words. */
 extern const enum pagoda_codec pgd_plan_codecs[PGD_PLAN_CODECS];

@@ -48,9 +48,10 @@ static json_t *memory_object(const struct pgd_planned *planned)
     const uint64_t kv = planned->has_reservation ? planned->budget_bytes : planned->wanted_bytes;
     json_t *object = json_object();
     json_object_set_new(object, "weights_bytes", whole(planned->shape->weights_bytes));
-    json_object_set_new(object, "copied_bytes_max", whole(planned->shape->matrix_bytes));
+    json_object_set_new(object, "copied_bytes", whole(pgd_planned_copied_bytes(planned)));
     json_object_set_new(object, "compute_bytes",
                         planned->compute_bytes == 0 ? json_null() : whole(planned->compute_bytes));
+    json_object_set_new(object, "program_bytes", whole(planned->shape->program_bytes));
     json_object_set_new(object, "process_bytes", whole(pgd_add_capped_u64(pgd_planned_fixed_bytes(planned), kv)));
     json_object_set_new(object, "available_bytes", whole(planned->available_bytes));
     return object;

@@ -189,9 +189,14 @@ static void add_process(struct pgd_buffer *text, const struct pgd_planned *plann
     pgd_buffer_print(text, "%-16s %s = weights %s (%s)", "process",
                      pgd_size_words(pgd_add_capped_u64(pgd_planned_fixed_bytes(planned), kv)).text,
                      pgd_size_words(shape->weights_bytes).text, planned->options->no_mmap ? "copied" : "mapped");
+    if (pgd_planned_copied_bytes(planned) != 0) {
+        pgd_buffer_print(text, " + copies for this processor %s",
+                         pgd_size_words(pgd_planned_copied_bytes(planned)).text);
+    }
     if (planned->compute_bytes != 0) {
         pgd_buffer_print(text, " + compute %s", pgd_size_words(planned->compute_bytes).text);
     }
+    pgd_buffer_print(text, "\n%16s + program and tokenizer %s", "", pgd_size_words(shape->program_bytes).text);
     pgd_buffer_print(text, " + KV %s%s\n", pgd_size_words(kv).text, planned->rows.state_bytes != 0 ? " + states" : "");
     if (planned->available_bytes != 0) {
         pgd_buffer_print(text, "%-16s %s\n", "available now", pgd_size_words(planned->available_bytes).text);
@@ -208,9 +213,11 @@ static void add_advice(struct pgd_buffer *text, const struct pgd_planned *planne
     if (planned->problem[0] != '\0') {
         pgd_buffer_print(text, "%-16s no: %s\n", "fits", planned->problem);
     } else {
-        pgd_buffer_print(text, "%-16s %s: %s, %s tokens, takes a KV budget of %s\n", "fits",
+        const bool smaller = planned->fits && planned->has_reservation && planned->wanted_bytes > planned->budget_bytes;
+        pgd_buffer_print(text, "%-16s %s: %s, %s tokens, takes a KV budget of %s%s\n", "fits",
                          planned->fits ? "yes" : "no", wanted_is, wanted.text,
-                         pgd_size_words(planned->wanted_bytes).text);
+                         pgd_size_words(planned->wanted_bytes).text,
+                         smaller ? ",\n                 or this one, when older pages are made smaller" : "");
     }
     if (planned->has_reservation && planned->reservation.tokens_capacity < planned->wanted_tokens) {
         const bool all = planned->most_tokens >= planned->wanted_tokens;
@@ -244,14 +251,9 @@ static void add_error(struct pgd_buffer *text, const struct pgd_planned *planned
                      pgd_plan_has_budgets(planned->plan) ? "none, the engine reserves by the same code"
                                                          : "the rows and states alone, as others keep them");
     if (planned->compute_bytes != 0) {
-        pgd_buffer_print(text, "; compute: %s", planned->shape->experts_used != 0 ? "15 %, experts vary" : "5 %");
+        pgd_buffer_print(text, "; compute: %s; process: 5 %%", planned->shape->experts_used != 0 ? "15 %" : "5 %");
     }
-    if (planned->shape->matrix_bytes != 0) {
-        pgd_buffer_print(text, "\n%16s weights: up to %s of them are copied too, for some processors", "",
-                         pgd_size_words(planned->shape->matrix_bytes).text);
-    }
-    pgd_buffer_print(text, "\n%-16s the program and its tokenizer (10 to 50 MiB), threads, other programs\n",
-                     "not counted");
+    pgd_buffer_print(text, "\n%-16s other conversations, sessions, other programs\n", "not counted");
 }
 
 void pgd_plan_text(const struct pgd_planned *planned, struct pgd_buffer *text)

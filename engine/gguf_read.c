@@ -230,7 +230,7 @@ static enum pagoda_status size_tensor(struct reader *reader, uint64_t index, uin
                                          (unsigned long long) index, reader->source->name, (unsigned long long) type);
     }
     const uint64_t block = (uint64_t) ggml_blck_size((enum ggml_type) type);
-    tensor->is_quantised = ggml_is_quantized((enum ggml_type) type);
+    tensor->type = (uint32_t) type;
     tensor->elements = 1;
     bool fits = true;
     for (uint32_t i = 0; i < PGD_GGUF_DIMENSIONS_MAX; i++) {

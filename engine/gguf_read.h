@@ -58,7 +58,7 @@ struct pgd_gguf_tensor {
     uint64_t elements;
     uint64_t bytes;
     uint64_t offset; /* in the data */
-    bool is_quantised;
+    uint32_t type;   /* enum ggml_type, one that this build knows */
 };
 
 /* What is told about; a status other than OK ends the reading. Either may be NULL. */

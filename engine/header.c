@@ -8,6 +8,7 @@
 #include "base/number.h"
 #include "base/status.h"
 #include "engine/utf8.h"
+#include "engine/weights.h"
 #include "llama.h"
 
 #define PATH_BYTES_MAX 4096u
@@ -77,7 +78,6 @@ bool pgd_header_item(const struct pgd_header *header, enum pgd_key key, uint32_t
 struct reading {
     struct pgd_header *header;
     const char *name; /* of the file */
-    bool wants_keys;
 };
 
 /* Copies a text, without what could move a terminal's cursor. */
@@ -123,6 +123,8 @@ static enum pagoda_status take_general(void *user, const struct pgd_gguf_value *
         header->split_number = copy_number(value);
     } else if (strcmp(value->key, "tokenizer.ggml.tokens") == 0) {
         header->vocabulary = value->is_array && value->kind == PGD_GGUF_TEXT ? value->count : 0;
+    } else if (strcmp(value->key, "tokenizer.ggml.merges") == 0) {
+        header->merges = value->is_array && value->kind == PGD_GGUF_TEXT ? value->count : 0;
     }
     return PAGODA_OK;
 }
@@ -179,7 +181,6 @@ static enum pagoda_status take_tensor(void *user, const struct pgd_gguf_tensor *
                         reading->name);
     }
     tensors->count++;
-    tensors->matrix_bytes += tensor->is_quantised && tensor->dimensions > 1 ? tensor->bytes : 0;
     if (strcmp(tensor->name, "token_embd.weight") == 0) {
         tensors->embedding_bytes = tensor->bytes;
         tensors->embedding_rows = tensor->sizes[1];
@@ -189,6 +190,12 @@ static enum pagoda_status take_tensor(void *user, const struct pgd_gguf_tensor *
         tensors->output_bytes = tensor->bytes;
     } else if (ends_with(tensor->name, "_exps.weight")) {
         tensors->expert_bytes += tensor->bytes; /* part of the sum above, which fits */
+    }
+    const uint64_t copied = pgd_weights_copied_bytes(tensor);
+    if (strcmp(tensor->name, "token_embd.weight") == 0) {
+        tensors->embedding_copied_bytes = copied;
+    } else if (strcmp(tensor->name, "per_layer_token_embd.weight") != 0) {
+        tensors->copied_bytes = pgd_add_capped_u64(tensors->copied_bytes, copied);
     }
     return PAGODA_OK;
 }

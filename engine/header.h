@@ -75,7 +75,9 @@ struct pgd_header_tensors {
     uint64_t layer_embedding_bytes; /* of the same for each layer, where there is one */
     uint64_t output_bytes;          /* 0: the embeddings are used */
     uint64_t expert_bytes;
-    uint64_t matrix_bytes; /* of quantised matrices */
+    uint64_t copied_bytes;           /* of those that libllama keeps a second time, in a layout for this processor, but
+                            * for ... */
+    uint64_t embedding_copied_bytes; /* ... the embeddings, which it does if they are the output matrix as well */
 };
 
 struct pgd_header {
@@ -85,6 +87,7 @@ struct pgd_header {
     uint32_t split_count;
     uint32_t split_number;
     uint64_t vocabulary; /* tokens of the tokenizer's list */
+    uint64_t merges;
     uint64_t file_bytes;
     struct pgd_header_key keys[PGD_KEYS];
     struct pgd_header_tensors tensors;

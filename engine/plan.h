@@ -50,8 +50,8 @@ struct pgd_plan_codec {
 PAGODA_MUST_CHECK enum pagoda_status pgd_plan_budget(const struct pgd_plan *plan, struct pgd_plan_codec codec,
                                                      uint64_t tokens, uint64_t *bytes, struct pagoda_error *error);
 
-/* How the engine divides a KV budget; 0: as for --kv auto. `tokens_max` is -c, 0 for what the model was trained for, and
- * UINT64_MAX for as many as there is room for. Errors: those of pagoda_cache_plan. */
+/* How the engine divides a KV budget; 0: as for --kv auto. `tokens_max` is -c; 0: what the model was trained for;
+ * UINT64_MAX: as many as there is room for. Errors: those of pagoda_cache_plan. */
 PAGODA_MUST_CHECK enum pagoda_status pgd_plan_reserve(const struct pgd_plan *plan, struct pgd_plan_codec codec,
                                                       uint64_t budget_bytes, uint64_t tokens_max,
                                                       struct pagoda_reservation *reservation,

@@ -1,7 +1,7 @@
 /* engine/reserve.h - the cache that the engine opens for a model, decided in one place.
  *
- * The bridge opens what is decided here, and the planner (plan.h) tells it without opening anything: so what was planned
- * is what is reserved, to the byte.
+ * The bridge opens what is decided here, and the planner (plan.h) tells it without opening anything: so what was
+ * planned is what is reserved, to the byte.
  *
  * Pure but for two questions to the machine: how many CPUs, and how much memory is available (only for a budget of 0).
  * Threads: any.

@@ -10,9 +10,12 @@
 #include "engine/gguf_check.h"
 #include "pagoda/cache.h"
 
-#define FULL_INTERVAL 4u    /* of hybrids that do not say which layers attend to everything */
-#define TOKEN_SHIFTS 2u     /* of recurrent models that do not say how many tokens they look back */
-#define STATE_MOST 1048576u /* of any size that a state is made of */
+#define FULL_INTERVAL 4u                   /* of hybrids that do not say which layers attend to everything */
+#define TOKEN_SHIFTS 2u                    /* of recurrent models that do not say how many tokens they look back */
+#define PROGRAM_BYTES (UINT64_C(14) << 20) /* measured, as the next two: code, libraries, stacks, the graph ... */
+#define TOKEN_BYTES 170u                   /* ... what tokenizer and sampler keep for a token of the vocabulary ... */
+#define MERGE_BYTES 170u                   /* ... and for a merge */
+#define STATE_MOST 1048576u                /* of any size that a state is made of */
 
 /* A header on its way to a shape. */
 struct shaping {
@@ -281,7 +284,11 @@ static void fill_sizes(const struct shaping *shaping)
                         : header->vocabulary != 0           ? header->vocabulary
                                                             : number(shaping, PGD_KEY_VOCABULARY);
     shape->weights_bytes = header->tensors.bytes;
-    shape->matrix_bytes = header->tensors.matrix_bytes;
+    const bool tied = header->tensors.output_bytes == 0;
+    shape->copied_bytes =
+        pgd_add_capped_u64(header->tensors.copied_bytes, tied ? header->tensors.embedding_copied_bytes : 0);
+    shape->program_bytes = PROGRAM_BYTES + pgd_min_u64(header->vocabulary, STATE_MOST) * TOKEN_BYTES +
+                           pgd_min_u64(header->merges, STATE_MOST) * MERGE_BYTES;
     shape->file_bytes = header->file_bytes;
 }
 

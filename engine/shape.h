@@ -35,7 +35,8 @@ struct pgd_shape {
     uint32_t experts_used; /* ... of which a token uses so many; 0: there are none */
     uint64_t vocabulary;
     uint64_t weights_bytes;
-    uint64_t matrix_bytes; /* of those that the engine may copy into a layout for this processor */
+    uint64_t copied_bytes;  /* of those that libllama keeps a second time, in a layout for this processor */
+    uint64_t program_bytes; /* what the program and the model's tokenizer take, about */
     uint64_t file_bytes;
     struct pgd_shape_layer layers[PGD_HEADER_LAYERS_MAX];
 };

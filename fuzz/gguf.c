@@ -1,7 +1,7 @@
 /* fuzz/gguf.c - any bytes as the header of a model: an error or a plan, and nothing else.
  *
- * What is checked beyond sanitizers: a failure has a message and a status, a header that is taken has sizes that a cache
- * can be planned with or a typed refusal, and equal bytes give equal answers.
+ * What is checked beyond what sanitizers see: nothing is read past the end, a failure has a status and a message, the
+ * weights of a header that is taken are inside its file, and a reservation is inside its budget.
  */
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* fuzz/driver/driver.c - runs a fuzz target without libFuzzer: a corpus as it is, cut everywhere, and changed at random.
+/* fuzz/driver/driver.c - runs a fuzz target without libFuzzer: a corpus as it is, cut everywhere, changed at random.
  *
  *     build/fuzz/gguf fuzz/corpus/gguf [ROUNDS [SEED]]
  *
