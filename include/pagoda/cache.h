@@ -225,6 +225,20 @@ PAGODA_API PAGODA_MUST_CHECK enum pagoda_status pagoda_cache_set_policy(struct p
                                                                         const struct pagoda_policy *policy,
                                                                         struct pagoda_error *error);
 
+/* Moves the budget between batches, when the system wants memory back or has some again: to any size from
+ * pagoda_cache_budget_floor up to what the cache was opened with. Smaller: pages are moved together, re-encoded smaller
+ * as far as the codecs of the options go, and then leave as the rules for a full budget say, until all that is left
+ * fits; what is pinned stays. The memory they had goes back to the system before this returns. Larger: nothing
+ * happens at once, there is only more room. The budget holds at every step, and tokens_capacity of the memory
+ * report follows it. Errors: BUSY; RANGE (more than it was opened with); OVER_BUDGET (the message names the floor):
+ * then the budget is as before, and nothing has left, but pages may have become smaller. */
+PAGODA_API PAGODA_MUST_CHECK enum pagoda_status pagoda_cache_set_budget(struct pagoda_cache *cache, uint64_t bytes,
+                                                                        struct pagoda_error *error);
+
+/* The smallest budget that can be set now: what is pinned or may not leave, everything else as small as it can be made,
+ * and one page of room in each layer. Not more than the budget as it is. */
+PAGODA_API uint64_t pagoda_cache_budget_floor(const struct pagoda_cache *cache);
+
 /* Position of the next token: how many tokens the sequence has had. */
 PAGODA_API uint64_t pagoda_cache_position(const struct pagoda_cache *cache);
 

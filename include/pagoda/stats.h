@@ -45,9 +45,10 @@ enum pagoda_memory_category {
 PAGODA_API const char *pagoda_memory_category_name(enum pagoda_memory_category category);
 
 struct pagoda_memory {
-    uint64_t budget_bytes;
-    uint64_t used_bytes; /* sum of by_category */
-    uint64_t peak_bytes; /* highest used_bytes since open */
+    uint64_t budget_bytes; /* as it is now: pagoda_cache_set_budget moves it */
+    uint64_t opened_bytes; /* as the cache was opened with */
+    uint64_t used_bytes;   /* sum of by_category */
+    uint64_t peak_bytes;   /* highest used_bytes since open */
     uint64_t by_category[PAGODA_MEMORY_CATEGORIES];
     uint64_t live_row_bytes;        /* K and V rows of held tokens now */
     uint64_t frame_bytes;           /* frames in use now */

@@ -94,6 +94,7 @@ void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory 
 {
     *memory = (struct pagoda_memory) {
         .budget_bytes = cache->ledger.budget_bytes,
+        .opened_bytes = cache->ledger.opened_bytes,
         .used_bytes = cache->ledger.used_bytes,
         .peak_bytes = cache->ledger.peak_bytes,
         .live_row_bytes = cache->live_row_bytes,

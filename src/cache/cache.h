@@ -2,7 +2,8 @@
  *
  *   open.c     options -> one cache                   sizes.c   what a budget holds
  *   room.c     who must leave, what fits              shrink.c  full pages into smaller codecs
- *   compact.c  pages together, to free a slab          spill.h   pages on flash, with files of its own
+ *   compact.c  pages together, to free a slab          budget.c  a budget that moves
+ *   spill.h    pages on flash, with files of its own
  *   batch.c    begin, end, abort, rollback            plan.c    the batch's chunks and rotations
  *   ingest.c   rows into pages                        attend.c, gather.c, rows.c  the walk over pages
  *   pin.c      pins and policy                        account.c the numbers
@@ -173,6 +174,12 @@ void pgd_cache_drop_block(struct pagoda_cache *cache, uint32_t index);
 /* Frees pages that window layers have passed: no token from `position` on can see them. */
 void pgd_cache_release_windows(struct pagoda_cache *cache);
 
+/* Frames of each class that `count` more tokens need, and a block that is re-encoded meanwhile. */
+void pgd_cache_frames_needed(const struct pagoda_cache *cache, uint32_t count, uint32_t *needs);
+
+/* Lets one block go, as the rules for a full budget say; false when none may leave. */
+PGD_MUST_CHECK bool pgd_cache_evict_one(struct pagoda_cache *cache);
+
 /* Makes room for `count` tokens or says why not; see pagoda_cache_begin. */
 PGD_MUST_CHECK enum pagoda_status pgd_cache_make_room(struct pagoda_cache *cache, uint32_t count,
                                                       struct pagoda_error *error);
@@ -207,6 +214,9 @@ uint64_t pgd_cache_arena_bytes(const struct pagoda_cache *cache, uint64_t blocks
 /* Re-encodes what has left the exact tokens once the sequence ends at `end_position`, as far as frames are there. */
 void pgd_cache_settle(struct pagoda_cache *cache, uint64_t end_position);
 
+/* Whether a block may leave f16, or go further down, once the sequence ends at `end_position`. */
+bool pgd_cache_may_shrink(const struct pagoda_cache *cache, uint32_t index, uint64_t end_position);
+
 /* Re-encodes one block: the oldest that can be made smaller, all to the next codec before any to the one after.
  * False when none can. */
 PGD_MUST_CHECK bool pgd_cache_shrink_one(struct pagoda_cache *cache, uint64_t end_position);
@@ -218,6 +228,14 @@ uint64_t pgd_cache_shrink_gain(const struct pagoda_cache *cache, uint64_t end_po
 
 /* Empties one slab by moving its pages into others of their class; false when there is none to empty. */
 PGD_MUST_CHECK bool pgd_cache_compact(struct pagoda_cache *cache);
+
+/* Marks the slabs whose pages must stay where they are. */
+void pgd_cache_mark_fixed(const struct pagoda_cache *cache);
+
+/* ---- budget.c ---- */
+
+/* A number of tokens, at most `wanted`, that surely fits once all that may leave has left; not always the highest. */
+uint32_t pgd_cache_certain_room(const struct pagoda_cache *cache, uint32_t wanted);
 
 /* ---- plan.c ---- */
 

@@ -7,7 +7,7 @@
 
 #include "cache/spill.h"
 
-static void mark_fixed(struct pagoda_cache *cache)
+void pgd_cache_mark_fixed(const struct pagoda_cache *cache)
 {
     pgd_pool_clear_marks(cache->pool);
     if (cache->spill != NULL) {
@@ -53,7 +53,7 @@ bool pgd_cache_compact(struct pagoda_cache *cache)
     if (cache->class_count == 1) {
         return false;
     }
-    mark_fixed(cache);
+    pgd_cache_mark_fixed(cache);
     for (uint32_t i = 0; i < cache->class_count; i++) {
         uint32_t slab = 0;
         if (pgd_pool_pick_to_empty(cache->pool, i, &slab)) {

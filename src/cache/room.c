@@ -153,8 +153,7 @@ static uint32_t blocks_needed(const struct pagoda_cache *cache, uint32_t count)
     return count <= tail ? 0 : (uint32_t) pgd_div_up_u64(count - tail, cache->page_tokens);
 }
 
-/* Frames of each class that `count` more tokens need, and a block that is re-encoded meanwhile. */
-static void frames_needed(const struct pagoda_cache *cache, uint32_t count, uint32_t *needs)
+void pgd_cache_frames_needed(const struct pagoda_cache *cache, uint32_t count, uint32_t *needs)
 {
     const uint32_t blocks = blocks_needed(cache, count);
     for (uint32_t i = 0; i < cache->class_count; i++) {
@@ -177,7 +176,7 @@ static uint32_t spare_slabs(const struct pagoda_cache *cache)
 static bool frames_fit(const struct pagoda_cache *cache, uint32_t count)
 {
     uint32_t needs[PGD_POOL_CLASSES_MAX];
-    frames_needed(cache, count, needs);
+    pgd_cache_frames_needed(cache, count, needs);
     return pgd_pool_can_take(cache->pool, needs, spare_slabs(cache));
 }
 
@@ -196,7 +195,7 @@ static bool fits_now(const struct pagoda_cache *cache, uint32_t count)
 bool pgd_cache_has_spare(const struct pagoda_cache *cache, uint32_t class_index, uint32_t count)
 {
     uint32_t needs[PGD_POOL_CLASSES_MAX];
-    frames_needed(cache, count, needs);
+    pgd_cache_frames_needed(cache, count, needs);
     needs[class_index]++;
     return pgd_pool_can_take(cache->pool, needs, spare_slabs(cache));
 }
@@ -271,6 +270,16 @@ static uint64_t blocks_in(const struct pagoda_cache *cache, const struct potenti
     return blocks - pgd_min_u64(blocks, pgd_div_up_u64(kept, cache->block_bytes[0]));
 }
 
+bool pgd_cache_evict_one(struct pagoda_cache *cache)
+{
+    const bool evicts = cache->on_full == PAGODA_ON_FULL_EVICT;
+    const uint32_t victim = evicts ? choose(cache, cache->position, true) : PGD_POLICY_NOBODY;
+    if (victim != PGD_POLICY_NOBODY) {
+        evict(cache, victim);
+    }
+    return victim != PGD_POLICY_NOBODY;
+}
+
 uint32_t pagoda_cache_room(const struct pagoda_cache *cache, uint32_t wanted)
 {
     wanted = (uint32_t) pgd_min_u64(wanted, cache->batch_tokens);
@@ -282,7 +291,10 @@ uint32_t pagoda_cache_room(const struct pagoda_cache *cache, uint32_t wanted)
     find_potential(cache, &potential);
     const uint64_t blocks = pgd_min_u64(potential.blocks, blocks_in(cache, &potential));
     const uint64_t tokens = pgd_min_u64(blocks * cache->page_tokens + tail_room(cache), potential.tokens);
-    return (uint32_t) pgd_min_u64(wanted, tokens);
+    /* Counted in slabs it may be more: in few slabs, the bytes that re-encoding keeps free are too careful a guess. */
+    const uint64_t most = pgd_min_u64(potential.blocks * cache->page_tokens + tail_room(cache), potential.tokens);
+    const uint32_t certain = pgd_cache_certain_room(cache, (uint32_t) pgd_min_u64(wanted, most));
+    return (uint32_t) pgd_max_u64(pgd_min_u64(wanted, tokens), certain);
 }
 
 static enum pagoda_status refuse(const struct pagoda_cache *cache, uint32_t count, struct pagoda_error *error)

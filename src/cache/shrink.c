@@ -18,8 +18,7 @@ static enum pagoda_memory_category category_of(uint32_t rung)
     return rung == 0 ? PAGODA_MEMORY_KV_EXACT : PAGODA_MEMORY_KV_QUANTIZED;
 }
 
-/* Whether a block may leave f16, or go further down, once the sequence ends at `end_position`. */
-static bool may_shrink(const struct pagoda_cache *cache, uint32_t index, uint64_t end_position)
+bool pgd_cache_may_shrink(const struct pagoda_cache *cache, uint32_t index, uint64_t end_position)
 {
     const struct pgd_block *block = pgd_table_block(cache->table, index);
     return !block->pinned && block->count == cache->page_tokens && block->first >= cache->exact_first &&
@@ -118,8 +117,8 @@ void pgd_cache_settle(struct pagoda_cache *cache, uint64_t end_position)
         if (block->first + block->count + cache->exact_recent > end_position) {
             break;
         }
-        if (pgd_table_codec(cache->table, index) < cache->rung_settled && may_shrink(cache, index, end_position) &&
-            !move_block(cache, index, cache->rung_settled)) {
+        if (pgd_table_codec(cache->table, index) < cache->rung_settled &&
+            pgd_cache_may_shrink(cache, index, end_position) && !move_block(cache, index, cache->rung_settled)) {
             break;
         }
         cache->settled_to = block->first + block->count;
@@ -130,7 +129,7 @@ bool pgd_cache_shrink_one(struct pagoda_cache *cache, uint64_t end_position)
 {
     for (uint32_t to = 1; to < cache->rung_count; to++) {
         for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
-            if (pgd_table_codec(cache->table, index) + 1u == to && may_shrink(cache, index, end_position)) {
+            if (pgd_table_codec(cache->table, index) + 1u == to && pgd_cache_may_shrink(cache, index, end_position)) {
                 if (move_block(cache, index, to)) {
                     return true;
                 }
@@ -147,7 +146,7 @@ uint64_t pgd_cache_shrink_gain(const struct pagoda_cache *cache, uint64_t end_po
     uint64_t gain = 0;
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         const uint8_t now = pgd_table_codec(cache->table, index);
-        if (now == last || !may_shrink(cache, index, end_position)) {
+        if (now == last || !pgd_cache_may_shrink(cache, index, end_position)) {
             continue;
         }
         for (uint32_t layer = 0; layer < cache->layer_count; layer++) {

@@ -1,4 +1,4 @@
-/* page/ledger.c - see ledger.h for I1-I3. */
+/* page/ledger.c - see ledger.h for I1-I4. */
 #include "page/ledger.h"
 
 #include <string.h>
@@ -9,6 +9,7 @@ void pgd_ledger_init(struct pgd_ledger *ledger, uint64_t budget_bytes)
 {
     memset(ledger, 0, sizeof *ledger);
     ledger->budget_bytes = budget_bytes;
+    ledger->opened_bytes = budget_bytes;
 }
 
 bool pgd_ledger_take(struct pgd_ledger *ledger, enum pagoda_memory_category category, uint64_t bytes)
@@ -33,6 +34,13 @@ void pgd_ledger_give(struct pgd_ledger *ledger, enum pagoda_memory_category cate
     ledger->used_bytes -= bytes;
 }
 
+void pgd_ledger_set_budget(struct pgd_ledger *ledger, uint64_t budget_bytes)
+{
+    PGD_ASSERT(ledger->used_bytes <= budget_bytes);
+    PGD_ASSERT(budget_bytes <= ledger->opened_bytes);
+    ledger->budget_bytes = budget_bytes;
+}
+
 uint64_t pgd_ledger_left(const struct pgd_ledger *ledger)
 {
     PGD_ASSERT(ledger->used_bytes <= ledger->budget_bytes);
@@ -48,5 +56,6 @@ bool pgd_ledger_is_valid(const struct pgd_ledger *ledger)
         }
     }
     return sum == ledger->used_bytes && ledger->used_bytes <= ledger->budget_bytes &&
-           ledger->used_bytes <= ledger->peak_bytes && ledger->peak_bytes <= ledger->budget_bytes;
+           ledger->used_bytes <= ledger->peak_bytes && ledger->peak_bytes <= ledger->opened_bytes &&
+           ledger->budget_bytes <= ledger->opened_bytes;
 }

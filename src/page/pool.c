@@ -17,6 +17,10 @@
  *   linked list per class, classless ones in a single list, newest first: memory that has been
  *   touched is used again before memory that has not.
  *
+ * The limit. Slabs from `slab_limit` on are closed: frames in them stay good and may come back, but none is
+ * taken from them, and they are in no list. A closed slab that holds frames counts against the limit like any
+ * other; when its last frame has come back, its memory goes back to the system.
+ *
  * Zeroes. A frame is zero when it is handed out. Fresh memory is zero already, and writing zeroes to
  * it would only make it resident twice as early: each slab knows up to which byte it has been handed
  * out since the arena was last zero (`touched_units`), and only bytes below that are cleared.
@@ -70,7 +74,9 @@ struct pgd_pool {
     char *arena;        /* NULL when the arena has no slab */
     uint32_t classless; /* head of the list of slabs that were used and came back */
     uint32_t classless_count;
-    uint32_t fresh; /* slabs from here on have not been used since open or reset */
+    uint32_t fresh;       /* slabs from here on have not been used since open or reset */
+    uint32_t slab_limit;  /* slabs from here on are closed */
+    uint32_t closed_used; /* closed slabs that hold frames */
     uint32_t unused;
     struct slab *slabs;   /* [slab_count] */
     uint32_t *next_place; /* [slab_count][places_max] PLACE_TAKEN, or the link of a free place */
@@ -129,6 +135,7 @@ static void empty(struct pgd_pool *pool)
     pool->classless = SLAB_NONE;
     pool->classless_count = 0;
     pool->fresh = 0;
+    pool->closed_used = 0;
 }
 
 static enum pagoda_status reserve_arena(struct pgd_pool *pool, struct pagoda_error *error)
@@ -168,6 +175,7 @@ enum pagoda_status pgd_pool_open(const struct pgd_system *system, uint64_t arena
     }
     made->system = *system;
     made->layout = layout;
+    made->slab_limit = layout.slab_count;
     made->slabs = (struct slab *) (void *) (made + 1);
     made->next_place = (uint32_t *) (void *) (made->slabs + layout.slab_count);
     PGD_ASSERT((char *) (made->next_place + (size_t) layout.slab_count * layout.places_max) ==
@@ -261,9 +269,9 @@ static void give_class(struct pgd_pool *pool, uint32_t class_index)
         pool->classless_count--;
     } else {
         number = pool->fresh++;
-        PGD_ASSERT(number < pool->layout.slab_count);
         slab = &pool->slabs[number];
     }
+    PGD_ASSERT(number < pool->slab_limit);
     slab->class_index = (uint8_t) class_index;
     slab->taken = 0;
     slab->carved = 0;
@@ -287,9 +295,130 @@ static void take_class(struct pgd_pool *pool, uint32_t number)
     pool->classless_count++;
 }
 
+/* Slabs below the limit that hold no frame. */
+static uint32_t open_slabs_free(const struct pgd_pool *pool)
+{
+    return pool->classless_count + (pool->slab_limit - (uint32_t) pgd_min_u64(pool->slab_limit, pool->fresh));
+}
+
+/* Slabs that may be given a class: what closed ones hold counts against the limit as well. */
 static uint32_t classless_slabs(const struct pgd_pool *pool)
 {
-    return pool->classless_count + (pool->layout.slab_count - pool->fresh);
+    const uint32_t free_slabs = open_slabs_free(pool);
+    return free_slabs - (uint32_t) pgd_min_u64(free_slabs, pool->closed_used);
+}
+
+static bool is_closed(const struct pgd_pool *pool, uint32_t number)
+{
+    return number >= pool->slab_limit;
+}
+
+/* ---- memory that goes back ---- */
+
+/* What is known of a slab's bytes once [start, end) of the arena was discarded: whole system pages inside are zero. */
+static void note_zeroes(struct pgd_pool *pool, uint32_t number, uint64_t start, uint64_t end)
+{
+    struct slab *const slab = &pool->slabs[number];
+    const uint64_t first = number * pool->layout.slab_bytes;
+    const uint64_t touched_end = first + (uint64_t) slab->touched_units * UNIT_BYTES;
+    const uint64_t zero_start = pgd_round_up_u64(start, SYSTEM_PAGE_BYTES_MAX);
+    const uint64_t zero_end = end - end % SYSTEM_PAGE_BYTES_MAX;
+    if (touched_end <= zero_end) {
+        const uint64_t left = pgd_min_u64(touched_end, pgd_max_u64(zero_start, first)) - first;
+        slab->touched_units = (uint32_t) (left / UNIT_BYTES);
+    }
+}
+
+/* Gives the memory of the slabs [first, end), none of which holds a frame, back to the system. */
+static void discard_run(struct pgd_pool *pool, uint32_t first, uint32_t end)
+{
+    const struct pagoda_memory_source *const source = &pool->system.memory;
+    const uint64_t start_bytes = first * pool->layout.slab_bytes;
+    uint64_t end_bytes = end * pool->layout.slab_bytes;
+    if (end == pool->fresh) { /* nothing was touched behind it: the last system page may go whole */
+        end_bytes = pgd_min_u64(pgd_round_up_u64(end_bytes, SYSTEM_PAGE_BYTES_MAX), pool->layout.arena_bytes);
+    }
+    source->discard(source->user, pool->arena + start_bytes, (size_t) (end_bytes - start_bytes));
+    for (uint32_t number = first; number < end; number++) {
+        note_zeroes(pool, number, start_bytes, end_bytes);
+    }
+}
+
+void pgd_pool_discard_free(struct pgd_pool *pool)
+{
+    uint32_t number = 0;
+    while (number < pool->fresh) {
+        uint32_t end = number;
+        bool touched = false;
+        while (end < pool->fresh && pool->slabs[end].class_index == CLASS_NONE) {
+            touched = touched || pool->slabs[end].touched_units > 0;
+            end++;
+        }
+        if (touched) {
+            discard_run(pool, number, end);
+        }
+        number = end + 1;
+    }
+}
+
+/* A closed slab whose last frame has come back. */
+static void leave_closed(struct pgd_pool *pool, uint32_t number)
+{
+    PGD_ASSERT(pool->closed_used > 0);
+    pool->closed_used--;
+    pool->slabs[number].class_index = CLASS_NONE;
+    discard_run(pool, number, number + 1);
+}
+
+/* ---- the limit ---- */
+
+uint32_t pgd_pool_slab_count(const struct pgd_pool *pool)
+{
+    return pool->layout.slab_count;
+}
+
+uint32_t pgd_pool_slab_limit(const struct pgd_pool *pool)
+{
+    return pool->slab_limit;
+}
+
+uint32_t pgd_pool_slabs_used(const struct pgd_pool *pool)
+{
+    return pool->slab_limit - open_slabs_free(pool) + pool->closed_used;
+}
+
+/* Makes the lists anew for another limit, lowest slabs first. */
+static void list_slabs(struct pgd_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->layout.class_count; i++) {
+        pool->classes[i].partial = SLAB_NONE;
+        pool->classes[i].partial_places = 0;
+    }
+    pool->classless = SLAB_NONE;
+    pool->classless_count = 0;
+    pool->closed_used = 0;
+    for (uint32_t number = pool->fresh; number-- > 0;) {
+        struct slab *const slab = &pool->slabs[number];
+        const bool has_class = slab->class_index != CLASS_NONE;
+        if (is_closed(pool, number)) {
+            pool->closed_used += has_class ? 1 : 0;
+        } else if (!has_class) {
+            slab->next = pool->classless;
+            pool->classless = number;
+            pool->classless_count++;
+        } else if (slab->taken < pool->classes[slab->class_index].places) {
+            pool->classes[slab->class_index].partial_places += pool->classes[slab->class_index].places - slab->taken;
+            link_partial(pool, number);
+        }
+    }
+}
+
+void pgd_pool_set_limit(struct pgd_pool *pool, uint32_t slabs)
+{
+    PGD_ASSERT(slabs <= pool->layout.slab_count);
+    PGD_ASSERT(pgd_pool_slabs_used(pool) <= slabs); /* I4 */
+    pool->slab_limit = slabs;
+    list_slabs(pool);
 }
 
 /* ---- emptying slabs ---- */
@@ -304,6 +433,16 @@ void pgd_pool_clear_marks(struct pgd_pool *pool)
 void pgd_pool_mark(struct pgd_pool *pool, uint32_t frame)
 {
     pool->slabs[pgd_pool_slab_of(pool, frame)].is_fixed = true;
+}
+
+uint32_t pgd_pool_slabs_marked(const struct pgd_pool *pool)
+{
+    uint32_t count = 0;
+    for (uint32_t number = 0; number < pool->fresh; number++) {
+        const struct slab *const slab = &pool->slabs[number];
+        count += slab->class_index != CLASS_NONE && slab->is_fixed ? 1 : 0;
+    }
+    return count;
 }
 
 /* Frames are taken from the first partial slab: the last one's turn comes when all others are full. */
@@ -403,16 +542,10 @@ static uint32_t pick_place(struct pgd_pool *pool, uint32_t number)
     return place;
 }
 
-bool pgd_pool_take(struct pgd_pool *pool, uint32_t class_index, uint32_t *frame)
+/* A place of the first partial slab of a class, which is there. */
+static uint32_t hand_out(struct pgd_pool *pool, uint32_t class_index)
 {
-    PGD_ASSERT(class_index < pool->layout.class_count);
     struct class_state *const class_state = &pool->classes[class_index];
-    if (class_state->partial == SLAB_NONE) {
-        if (classless_slabs(pool) == 0) {
-            return false;
-        }
-        give_class(pool, class_index);
-    }
     const uint32_t number = class_state->partial;
     struct slab *const slab = &pool->slabs[number];
     PGD_ASSERT(slab->class_index == class_index && slab->taken < class_state->places);
@@ -425,8 +558,21 @@ bool pgd_pool_take(struct pgd_pool *pool, uint32_t class_index, uint32_t *frame)
     }
     pool->taken_bytes += class_state->bytes;
     PGD_ASSERT(pool->taken_bytes <= pool->layout.arena_bytes);
-    *frame = number << pool->layout.place_bits | place;
-    PGD_ASSERT(*frame != PGD_FRAME_NONE);
+    const uint32_t frame = number << pool->layout.place_bits | place;
+    PGD_ASSERT(frame != PGD_FRAME_NONE);
+    return frame;
+}
+
+bool pgd_pool_take(struct pgd_pool *pool, uint32_t class_index, uint32_t *frame)
+{
+    PGD_ASSERT(class_index < pool->layout.class_count);
+    if (pool->classes[class_index].partial == SLAB_NONE) {
+        if (classless_slabs(pool) == 0) {
+            return false;
+        }
+        give_class(pool, class_index);
+    }
+    *frame = hand_out(pool, class_index);
     return true;
 }
 
@@ -438,18 +584,39 @@ void pgd_pool_give(struct pgd_pool *pool, uint32_t frame)
     PGD_ASSERT(is_taken(pool, number, place)); /* not given back twice */
     PGD_ASSERT(slab->taken > 0);
     struct class_state *const class_state = &pool->classes[slab->class_index];
-    if (slab->taken == class_state->places) {
+    const bool closed = is_closed(pool, number);
+    if (!closed && slab->taken == class_state->places) {
         link_partial(pool, number);
     }
     *link_of(pool, number, place) = slab->free_place;
     slab->free_place = place;
     slab->taken--;
-    class_state->partial_places++;
+    class_state->partial_places += closed ? 0 : 1;
     PGD_ASSERT(pool->taken_bytes >= class_state->bytes);
     pool->taken_bytes -= class_state->bytes;
-    if (slab->taken == 0) {
+    if (slab->taken == 0 && closed) {
+        leave_closed(pool, number);
+    } else if (slab->taken == 0) {
         take_class(pool, number);
     }
+}
+
+bool pgd_pool_copy_inside(struct pgd_pool *pool, uint32_t frame, uint32_t *inside)
+{
+    const uint32_t number = pgd_pool_slab_of(pool, frame);
+    PGD_ASSERT(is_taken(pool, number, place_of(pool, frame)));
+    if (!is_closed(pool, number) || pool->slabs[number].is_fixed) {
+        return false;
+    }
+    const uint32_t class_index = pool->slabs[number].class_index;
+    if (pool->classes[class_index].partial == SLAB_NONE) {
+        /* As many slabs are free below the limit as hold frames beyond it, and so are there for those frames (I4). */
+        PGD_ASSERT(open_slabs_free(pool) > 0);
+        give_class(pool, class_index);
+    }
+    *inside = hand_out(pool, class_index);
+    memcpy(pgd_pool_address(pool, *inside), pgd_pool_address(pool, frame), (size_t) pool->classes[class_index].bytes);
+    return true;
 }
 
 void *pgd_pool_address(const struct pgd_pool *pool, uint32_t frame)
@@ -483,16 +650,21 @@ uint32_t pgd_pool_available(const struct pgd_pool *pool, uint32_t class_index)
     return class_state->partial_places + classless_slabs(pool) * class_state->places;
 }
 
-bool pgd_pool_can_take(const struct pgd_pool *pool, const uint32_t *needs, uint32_t slabs_left)
+uint64_t pgd_pool_slabs_needed(const struct pgd_pool *pool, const uint32_t *needs)
 {
-    uint64_t slabs = slabs_left;
+    uint64_t slabs = 0;
     for (uint32_t i = 0; i < pool->layout.class_count; i++) {
         const struct class_state *const class_state = &pool->classes[i];
         if (needs[i] > class_state->partial_places) {
             slabs += pgd_div_up_u64(needs[i] - class_state->partial_places, class_state->places);
         }
     }
-    return slabs <= classless_slabs(pool);
+    return slabs;
+}
+
+bool pgd_pool_can_take(const struct pgd_pool *pool, const uint32_t *needs, uint32_t slabs_left)
+{
+    return pgd_pool_slabs_needed(pool, needs) + slabs_left <= classless_slabs(pool);
 }
 
 uint64_t pgd_pool_slab_bytes(const struct pgd_pool *pool)
@@ -540,8 +712,9 @@ static bool partial_list_is_valid(const struct pgd_pool *pool, uint32_t class_in
     uint32_t previous = SLAB_NONE;
     *length = 0;
     for (uint32_t i = class_state->partial; i != SLAB_NONE; i = pool->slabs[i].next) {
-        if (i >= pool->fresh || (*length)++ == pool->fresh || pool->slabs[i].previous != previous ||
-            pool->slabs[i].class_index != class_index || pool->slabs[i].taken >= class_state->places) {
+        if (i >= pool->fresh || is_closed(pool, i) || (*length)++ == pool->fresh ||
+            pool->slabs[i].previous != previous || pool->slabs[i].class_index != class_index ||
+            pool->slabs[i].taken >= class_state->places) {
             return false;
         }
         places += class_state->places - pool->slabs[i].taken;
@@ -554,7 +727,8 @@ static bool classless_list_is_valid(const struct pgd_pool *pool)
 {
     uint32_t length = 0;
     for (uint32_t i = pool->classless; i != SLAB_NONE; i = pool->slabs[i].next) {
-        if (i >= pool->fresh || length++ == pool->fresh || pool->slabs[i].class_index != CLASS_NONE) {
+        if (i >= pool->fresh || is_closed(pool, i) || length++ == pool->fresh ||
+            pool->slabs[i].class_index != CLASS_NONE) {
             return false;
         }
     }
@@ -564,19 +738,22 @@ static bool classless_list_is_valid(const struct pgd_pool *pool)
 /* Counts slabs by what they are, and checks each; the lists must then account for all of them. */
 static bool slabs_are_valid(const struct pgd_pool *pool, uint32_t *partial, uint32_t *classless, uint64_t *taken_bytes)
 {
+    uint32_t closed_used = 0;
     for (uint32_t i = 0; i < pool->fresh; i++) {
         const struct slab *const slab = &pool->slabs[i];
+        const bool closed = is_closed(pool, i);
         if (slab->class_index == CLASS_NONE) {
-            *classless += 1;
+            *classless += closed ? 0 : 1;
             continue;
         }
         if (slab->class_index >= pool->layout.class_count || !slab_is_valid(pool, i)) {
             return false;
         }
-        *partial += slab->taken < pool->classes[slab->class_index].places ? 1 : 0;
+        closed_used += closed ? 1 : 0;
+        *partial += !closed && slab->taken < pool->classes[slab->class_index].places ? 1 : 0;
         *taken_bytes += slab->taken * pool->classes[slab->class_index].bytes;
     }
-    return true;
+    return closed_used == pool->closed_used;
 }
 
 bool pgd_pool_is_valid(const struct pgd_pool *pool)
@@ -584,7 +761,8 @@ bool pgd_pool_is_valid(const struct pgd_pool *pool)
     uint32_t partial = 0;
     uint32_t classless = 0;
     uint64_t taken_bytes = 0;
-    if (pool->fresh > pool->layout.slab_count || !slabs_are_valid(pool, &partial, &classless, &taken_bytes)) {
+    if (pool->fresh > pool->layout.slab_count || pool->slab_limit > pool->layout.slab_count ||
+        !slabs_are_valid(pool, &partial, &classless, &taken_bytes)) {
         return false;
     }
     uint32_t listed = 0;
@@ -596,5 +774,5 @@ bool pgd_pool_is_valid(const struct pgd_pool *pool)
         listed += length;
     }
     return classless_list_is_valid(pool) && listed == partial && classless == pool->classless_count &&
-           taken_bytes == pool->taken_bytes; /* I2 */
+           taken_bytes == pool->taken_bytes /* I2 */ && pgd_pool_slabs_used(pool) <= pool->slab_limit /* I4 */;
 }

@@ -11,6 +11,8 @@
  *   I1  A frame is taken or free, never both; a free frame's slab is classless or has a free place.
  *   I2  taken frames of all classes == frames handed out and not given back.
  *   I3  Frames do not overlap and lie inside the arena.
+ *   I4  The slabs that hold frames are never more than the limit, which is the whole arena until set_limit says
+ *       otherwise; only copy_inside may go beyond it, until what it copied has been given back.
  * Ownership: the pool owns the arena; a frame's bytes are the taker's until given back.
  * Threads:   the owner's thread; frame addresses may be read by others while taken.
  */
@@ -68,6 +70,9 @@ uint32_t pgd_pool_available(const struct pgd_pool *pool, uint32_t class_index);
  * O(classes). */
 bool pgd_pool_can_take(const struct pgd_pool *pool, const uint32_t *needs, uint32_t slabs);
 
+/* How many slabs without frames needs[i] frames of every class i take, beside the free places. O(classes). */
+uint64_t pgd_pool_slabs_needed(const struct pgd_pool *pool, const uint32_t *needs);
+
 /* Emptying a slab, so that another class can have it. First every frame that may not move is marked; then, for a
  * class, pick_to_empty names the partly filled slab with the fewest frames among those without a marked one, if other
  * partly filled slabs have places for all of them, and keeps it from being taken from before those are full. The
@@ -76,6 +81,22 @@ void pgd_pool_clear_marks(struct pgd_pool *pool);
 void pgd_pool_mark(struct pgd_pool *pool, uint32_t frame);
 PGD_MUST_CHECK bool pgd_pool_pick_to_empty(struct pgd_pool *pool, uint32_t class_index, uint32_t *slab);
 uint32_t pgd_pool_slab_of(const struct pgd_pool *pool, uint32_t frame);
+
+/* Marked slabs that hold frames. O(slabs). */
+uint32_t pgd_pool_slabs_marked(const struct pgd_pool *pool);
+
+/* Making the pool smaller, and larger again up to the arena. From now on at most `slabs` slabs hold frames; no more may
+ * hold some now. Frames are taken only from the first `slabs` slabs of the arena; what is in the others stays until it
+ * is given back, or moved: copy_inside takes another frame for one that lies beyond the limit, with the same bytes,
+ * and is false for those that do not, or whose slab is marked: a slab is left by all its frames or by none.
+ * discard_free returns the memory of all slabs without frames to the system, in whole system pages. O(slabs);
+ * copy_inside O(1). */
+void pgd_pool_set_limit(struct pgd_pool *pool, uint32_t slabs);
+PGD_MUST_CHECK bool pgd_pool_copy_inside(struct pgd_pool *pool, uint32_t frame, uint32_t *inside);
+void pgd_pool_discard_free(struct pgd_pool *pool);
+uint32_t pgd_pool_slab_count(const struct pgd_pool *pool);
+uint32_t pgd_pool_slab_limit(const struct pgd_pool *pool);
+uint32_t pgd_pool_slabs_used(const struct pgd_pool *pool);
 
 uint64_t pgd_pool_slab_bytes(const struct pgd_pool *pool);
 uint64_t pgd_pool_taken_bytes(const struct pgd_pool *pool);

@@ -297,7 +297,8 @@ static inline bool account_adds_up(const struct pagoda_cache *cache)
     }
     return account.ram + account.quantized + account.spilled + account.dropped == account.total &&
            account.total == pagoda_cache_position(cache) && sum == memory.used_bytes &&
-           memory.used_bytes <= memory.budget_bytes && memory.peak_bytes <= memory.budget_bytes &&
+           memory.used_bytes <= memory.budget_bytes && memory.peak_bytes <= memory.opened_bytes &&
+           memory.budget_bytes <= memory.opened_bytes &&
            memory.by_category[PAGODA_MEMORY_KV_EXACT] + memory.by_category[PAGODA_MEMORY_KV_QUANTIZED] ==
                memory.frame_bytes &&
            memory.live_row_bytes <= memory.frame_bytes &&

@@ -53,6 +53,12 @@ TEST(ledger_walk_finds_every_broken_invariant)
     bad.peak_bytes = 29; /* I3 */
     CHECK(!pgd_ledger_is_valid(&bad));
     bad = good;
+    bad.budget_bytes = 101; /* I4 */
+    CHECK(!pgd_ledger_is_valid(&bad));
+    bad = good;
+    bad.peak_bytes = 101; /* I4 */
+    CHECK(!pgd_ledger_is_valid(&bad));
+    bad = good;
     bad.by_category[PAGODA_MEMORY_DIGESTS] = UINT64_MAX;
     bad.by_category[PAGODA_MEMORY_DRAFT] = 31; /* their sum wraps to 30 */
     CHECK(!pgd_ledger_is_valid(&bad));
@@ -71,12 +77,13 @@ static uint64_t twin_used(const uint64_t amounts[PAGODA_MEMORY_CATEGORIES])
 TEST(ledger_against_its_twin)
 {
     struct test_rng rng = test_rng(test_seed());
-    const uint64_t budget = 1000000;
+    const uint64_t opened = 1000000;
+    uint64_t budget = opened;
     uint64_t amounts[PAGODA_MEMORY_CATEGORIES] = {0};
     uint64_t peak = 0;
     uint64_t refusals = 0;
     struct pgd_ledger ledger;
-    pgd_ledger_init(&ledger, budget);
+    pgd_ledger_init(&ledger, opened);
     for (int i = 0; i < TWIN_OPERATIONS; i++) {
         const uint64_t number = test_rng_below(&rng, PAGODA_MEMORY_CATEGORIES);
         const enum pagoda_memory_category category = (enum pagoda_memory_category) number;
@@ -92,6 +99,10 @@ TEST(ledger_against_its_twin)
             amounts[category] -= bytes;
         }
         const uint64_t used = twin_used(amounts);
+        if (test_rng_below(&rng, 20) == 0) {
+            budget = used + test_rng_below(&rng, opened - used + 1);
+            pgd_ledger_set_budget(&ledger, budget);
+        }
         peak = used > peak ? used : peak;
         CHECK_EQ_U64(ledger.by_category[category], amounts[category]);
         CHECK_EQ_U64(ledger.used_bytes, used);
@@ -119,6 +130,16 @@ static void take_of_no_category(void *user)
     }
 }
 
+static void set_budget_below_what_is_used(void *user)
+{
+    pgd_ledger_set_budget(user, 39);
+}
+
+static void set_budget_above_the_first(void *user)
+{
+    pgd_ledger_set_budget(user, 101);
+}
+
 TEST(ledger_asserts_what_callers_owe)
 {
     struct pgd_ledger ledger;
@@ -127,4 +148,6 @@ TEST(ledger_asserts_what_callers_owe)
     CHECK_ABORTS(give_too_much, &ledger);
     CHECK_ABORTS(give_from_another_category, &ledger);
     CHECK_ABORTS(take_of_no_category, &ledger);
+    CHECK_ABORTS(set_budget_below_what_is_used, &ledger);
+    CHECK_ABORTS(set_budget_above_the_first, &ledger);
 }

@@ -432,6 +432,66 @@ TEST(reset_gives_the_memory_back_to_the_system)
     pgd_pool_close(pool);
 }
 
+/* A limit of a quarter, with the frames that stay spread over the whole arena: what is free goes back, all of it. */
+TEST(a_lower_limit_gives_the_memory_back_to_the_system)
+{
+    struct pgd_system system;
+    pgd_os_system(NULL, &system);
+    static const uint64_t classes[] = {12288, 3392}; /* neither a power of two, nor whole system pages */
+    enum { SLABS = 400 };
+    struct pgd_pool_layout layout;
+    CHECK_EQ_INT(pgd_pool_layout_make(&layout, 0, classes, 2, NULL), PAGODA_OK);
+    struct pgd_pool *const pool = open_pool(&system, SLABS * layout.slab_bytes, classes, 2);
+    const uint32_t places = (uint32_t) (layout.slab_bytes / pgd_pool_frame_bytes(pool, 1));
+    static uint32_t frames[SLABS * 32];
+    uint32_t count = 0;
+    uint64_t full;
+    uint64_t less;
+    uint64_t peak;
+    CHECK(places <= 32);
+    while (pgd_pool_take(pool, 1, &frames[count])) {
+        memset(pgd_pool_address(pool, frames[count]), (int) (1 + count % 255), 3392);
+        count++;
+    }
+    CHECK_EQ_U64(count, SLABS * places);
+    for (uint32_t i = 0; i < count; i++) {
+        if (i / places % 4 != 3) {
+            pgd_pool_give(pool, frames[i]);
+        }
+    }
+    CHECK_EQ_U64(pgd_pool_slabs_used(pool), SLABS / 4);
+    pgd_os_process_memory(&full, &peak);
+    pgd_pool_set_limit(pool, SLABS / 4);
+    uint32_t moved = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t inside;
+        if (i / places % 4 == 3 && pgd_pool_copy_inside(pool, frames[i], &inside)) {
+            pgd_pool_give(pool, frames[i]);
+            frames[i] = inside;
+            moved++;
+        }
+    }
+    pgd_pool_discard_free(pool);
+    pgd_os_process_memory(&less, &peak);
+    CHECK_EQ_U64(moved, count / 4 - count / 16);
+    for (uint32_t i = 0; i < count; i++) {
+        if (i / places % 4 == 3) {
+            CHECK(is_filled(pgd_pool_address(pool, frames[i]), (int) (1 + i % 255), 3392));
+        }
+    }
+    uint32_t none;
+    CHECK(!pgd_pool_take(pool, 1, &none) && !pgd_pool_take(pool, 0, &none));
+    const uint64_t released = (uint64_t) SLABS * 3 / 4 * layout.slab_bytes;
+    if (full != 0) {
+        CHECK(full >= less + released * 95 / 100);
+    }
+    pgd_pool_set_limit(pool, SLABS);
+    CHECK(pgd_pool_take(pool, 0, &none));
+    CHECK(is_filled(pgd_pool_address(pool, none), 0, 12288));
+    CHECK(pgd_pool_is_valid(pool));
+    pgd_pool_close(pool);
+}
+
 /* ---- the twin ---- */
 
 #define TWIN_UNITS_MAX 1024
@@ -442,6 +502,7 @@ struct twin {
     uint32_t class_count;
     uint64_t slab_units;
     uint32_t slab_count;
+    uint32_t limit;                 /* slabs from here on are closed */
     const char *base;               /* of the arena, as soon as a frame has told it */
     uint32_t owner[TWIN_UNITS_MAX]; /* 0: free, else frame number + 1 */
     struct {
@@ -473,22 +534,33 @@ static void twin_look_at_slab(const struct twin *twin, uint32_t slab, uint32_t *
     }
 }
 
-/* Free places in slabs of each class, and slabs of none. */
-static uint32_t twin_free_places(const struct twin *twin, uint32_t *places)
+/* Free places in slabs of each class, and slabs of none that may be used; slabs that hold frames into *used. */
+static uint32_t twin_count_slabs(const struct twin *twin, uint32_t *places, uint32_t *used)
 {
     uint32_t classless = 0;
+    uint32_t closed_used = 0;
+    *used = 0;
     memset(places, 0, PGD_POOL_CLASSES_MAX * sizeof places[0]);
     for (uint32_t slab = 0; slab < twin->slab_count; slab++) {
         uint32_t class_index;
         uint32_t taken;
         twin_look_at_slab(twin, slab, &class_index, &taken);
-        if (taken == 0) {
+        *used += taken > 0 ? 1 : 0;
+        if (slab >= twin->limit) {
+            closed_used += taken > 0 ? 1 : 0;
+        } else if (taken == 0) {
             classless++;
         } else {
             places[class_index] += (uint32_t) (twin->slab_units * 64 / twin->classes[class_index]) - taken;
         }
     }
-    return classless;
+    return classless > closed_used ? classless - closed_used : 0;
+}
+
+static uint32_t twin_free_places(const struct twin *twin, uint32_t *places)
+{
+    uint32_t used;
+    return twin_count_slabs(twin, places, &used);
 }
 
 static void twin_compare_room(const struct twin *twin, const struct pgd_pool *pool, struct test_rng *rng)
@@ -521,7 +593,7 @@ static void twin_enter(struct twin *twin, const struct pgd_pool *pool, uint32_t 
     unsigned char *const address = pgd_pool_address(pool, frame);
     const uint64_t offset = (uint64_t) ((const char *) address - twin->base);
     CHECK((const char *) address >= twin->base);
-    CHECK(offset % 64 == 0 && offset + bytes <= twin->slab_count * twin->slab_units * 64);
+    CHECK(offset % 64 == 0 && offset + bytes <= twin->limit * twin->slab_units * 64);
     uint32_t slab_class;
     uint32_t taken;
     twin_look_at_slab(twin, (uint32_t) (offset / 64 / twin->slab_units), &slab_class, &taken);
@@ -530,7 +602,6 @@ static void twin_enter(struct twin *twin, const struct pgd_pool *pool, uint32_t 
         CHECK_EQ_U64(twin->owner[unit], 0);
         twin->owner[unit] = frame + 1;
     }
-    CHECK(is_filled(address, 0, bytes));
     CHECK_EQ_U64(pgd_pool_class_of(pool, frame), class_index);
     const unsigned char value = (unsigned char) (1 + frame % 255);
     memset(address, value, bytes);
@@ -551,16 +622,13 @@ static void twin_take(struct twin *twin, struct pgd_pool *pool, struct test_rng 
     const bool taken = pgd_pool_take(pool, class_index, &frame);
     CHECK(taken == (places[class_index] > 0 || classless > 0));
     if (taken) {
+        CHECK(is_filled(pgd_pool_address(pool, frame), 0, twin->classes[class_index]));
         twin_enter(twin, pool, class_index, frame, places[class_index] > 0);
     }
 }
 
-static void twin_give(struct twin *twin, struct pgd_pool *pool, struct test_rng *rng)
+static void twin_give_one(struct twin *twin, struct pgd_pool *pool, uint32_t i)
 {
-    if (twin->out_count == 0) {
-        return;
-    }
-    const uint32_t i = (uint32_t) test_rng_below(rng, twin->out_count);
     const uint64_t bytes = twin->classes[twin->out[i].class_index];
     CHECK(pgd_pool_address(pool, twin->out[i].frame) == twin->out[i].address);
     CHECK(is_filled(twin->out[i].address, twin->out[i].value, bytes)); /* nobody else wrote there */
@@ -569,6 +637,61 @@ static void twin_give(struct twin *twin, struct pgd_pool *pool, struct test_rng 
     pgd_pool_give(pool, twin->out[i].frame);
     twin->out[i] = twin->out[--twin->out_count];
     twin->moves++;
+}
+
+static void twin_give(struct twin *twin, struct pgd_pool *pool, struct test_rng *rng)
+{
+    if (twin->out_count > 0) {
+        twin_give_one(twin, pool, (uint32_t) test_rng_below(rng, twin->out_count));
+    }
+}
+
+/* Frames beyond the limit get others below it, with the same bytes, unless something pinned is in their slab. */
+static void twin_move_inside(struct twin *twin, struct pgd_pool *pool, struct test_rng *rng)
+{
+    static bool is_fixed[TWIN_UNITS_MAX];
+    memset(is_fixed, 0, sizeof is_fixed);
+    pgd_pool_clear_marks(pool);
+    for (uint32_t i = 0; i < twin->out_count; i++) {
+        if (test_rng_below(rng, 16) == 0) {
+            pgd_pool_mark(pool, twin->out[i].frame);
+            is_fixed[pgd_pool_slab_of(pool, twin->out[i].frame)] = true;
+        }
+    }
+    for (uint32_t i = twin->out_count; i-- > 0;) {
+        const uint64_t slab = (uint64_t) ((const char *) twin->out[i].address - twin->base) / 64 / twin->slab_units;
+        uint32_t inside = PGD_FRAME_NONE;
+        CHECK_EQ_U64(slab, pgd_pool_slab_of(pool, twin->out[i].frame));
+        if (slab < twin->limit || is_fixed[slab]) {
+            CHECK(!pgd_pool_copy_inside(pool, twin->out[i].frame, &inside));
+        } else {
+            const uint32_t class_index = twin->out[i].class_index;
+            uint32_t places[PGD_POOL_CLASSES_MAX];
+            twin_free_places(twin, places);
+            CHECK(pgd_pool_copy_inside(pool, twin->out[i].frame, &inside));
+            CHECK(is_filled(pgd_pool_address(pool, inside), twin->out[i].value, twin->classes[class_index]));
+            twin_enter(twin, pool, class_index, inside, places[class_index] > 0);
+            twin_give_one(twin, pool, i);
+        }
+    }
+}
+
+static void twin_set_limit(struct twin *twin, struct pgd_pool *pool, struct test_rng *rng)
+{
+    uint32_t places[PGD_POOL_CLASSES_MAX];
+    uint32_t used;
+    (void) twin_count_slabs(twin, places, &used);
+    CHECK_EQ_U64(pgd_pool_slabs_used(pool), used);
+    twin->limit = used + (uint32_t) test_rng_below(rng, twin->slab_count - used + 1);
+    pgd_pool_set_limit(pool, twin->limit);
+    CHECK(pgd_pool_is_valid(pool));
+    if (test_rng_below(rng, 4) != 0) {
+        twin_move_inside(twin, pool, rng);
+    }
+    CHECK(pgd_pool_is_valid(pool));
+    pgd_pool_discard_free(pool);
+    CHECK(pgd_pool_is_valid(pool));
+    CHECK_EQ_U64(pgd_pool_slab_count(pool), twin->slab_count);
 }
 
 static void twin_reset(struct twin *twin, struct pgd_pool *pool)
@@ -590,6 +713,7 @@ static void twin_prepare(struct twin *twin, struct test_rng *rng, uint64_t *aren
     CHECK_EQ_INT(pgd_pool_layout_make(&layout, 0, twin->classes, twin->class_count, NULL), PAGODA_OK);
     twin->slab_units = layout.slab_bytes / 64;
     twin->slab_count = 1 + (uint32_t) test_rng_below(rng, TWIN_UNITS_MAX / twin->slab_units);
+    twin->limit = twin->slab_count;
     *arena = twin->slab_count * layout.slab_bytes + test_rng_below(rng, layout.slab_bytes);
 }
 
@@ -614,6 +738,8 @@ TEST(pool_against_its_twin)
             taking = i % 500 == 0 ? 20 + test_rng_below(&rng, 60) : taking; /* fill and drain by turns */
             if (test_rng_below(&rng, 4000) == 0) {
                 twin_reset(&twin, pool);
+            } else if (test_rng_below(&rng, 200) == 0) {
+                twin_set_limit(&twin, pool, &rng);
             } else if (test_rng_below(&rng, 100) < taking) {
                 twin_take(&twin, pool, &rng);
             } else {
