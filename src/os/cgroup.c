@@ -19,6 +19,7 @@
 #define NO_LIMIT_FROM ((uint64_t) 1 << 62)
 
 #define LIST_BYTES_MAX 16384u
+#define UNIFIED "sys/fs/cgroup/unified" /* where version 2 is beside version 1 */
 
 /* ---- where the groups are ---- */
 
@@ -114,50 +115,105 @@ static bool read_number(const char *root, const char *directory, const char *nam
     return pgd_text_read(root, directory, name, text, sizeof text) && pgd_text_number(text, number);
 }
 
-/* File cache that the kernel takes back before it refuses memory: both lists of file pages. Shared memory
- * is not among them. Names with "total_" (version 1) include the groups below, as the usage does. */
-static uint64_t read_reclaimable(const char *root, const char *directory)
+/* What memory.stat says of the file cache. Shared memory is not in its lists. */
+struct file_cache {
+    uint64_t inactive;
+    uint64_t active;
+    uint64_t unwritten; /* dirty, or on its way to the disk */
+    uint64_t mapped;    /* of both lists, and of shared memory */
+};
+
+/* Under its name of version 1, which includes the groups below as the usage does, or of version 2. */
+static uint64_t stat_field(const char *text, const char *name_v1, const char *name_v2)
 {
-    static const char *const names[2][2] = {
-        {"total_inactive_file", "inactive_file"},
-        {"total_active_file", "active_file"},
-    };
-    char text[PGD_TEXT_BYTES_MAX];
-    uint64_t sum = 0;
-    if (!pgd_text_read(root, directory, "memory.stat", text, sizeof text)) {
+    uint64_t bytes = 0;
+    if (!pgd_text_field(text, name_v1, &bytes) && !pgd_text_field(text, name_v2, &bytes)) {
         return 0;
     }
-    for (int i = 0; i < 2; i++) {
-        uint64_t bytes;
-        if ((pgd_text_field(text, names[i][0], &bytes) || pgd_text_field(text, names[i][1], &bytes)) &&
-            !pgd_add_u64(sum, bytes, &sum)) {
-            return 0; /* nonsense: trust none of it */
-        }
-    }
-    return sum;
+    return bytes < NO_LIMIT_FROM ? bytes : 0; /* nonsense: not to be believed */
+}
+
+static struct file_cache read_file_cache(const char *stat)
+{
+    return (struct file_cache) {
+        .inactive = stat_field(stat, "total_inactive_file", "inactive_file"),
+        .active = stat_field(stat, "total_active_file", "active_file"),
+        .unwritten =
+            stat_field(stat, "total_dirty", "file_dirty") + stat_field(stat, "total_writeback", "file_writeback"),
+        .mapped = stat_field(stat, "total_mapped_file", "file_mapped"),
+    };
+}
+
+uint64_t pgd_cgroup_easy_cache(uint64_t inactive, uint64_t active, uint64_t unwritten, uint64_t mapped)
+{
+    const uint64_t idle = inactive - pgd_min_u64(inactive, unwritten);
+    uint64_t cache = pgd_add_capped_u64(idle, active);
+    cache -= pgd_min_u64(cache, mapped);
+    const uint64_t first = pgd_min_u64(cache, idle);
+    return first + (cache - first) / 2;
+}
+
+static uint64_t left_of(uint64_t limit, uint64_t usage, uint64_t reclaimable)
+{
+    return limit - pgd_min_u64(limit, usage - pgd_min_u64(usage, reclaimable));
 }
 
 /* Enters one group's limit. An unknown usage counts as none: the limit itself still binds. */
 static void enter_limit(struct pgd_cgroup_memory *memory, const char *root, const char *directory, uint64_t limit,
-                        const char *usage_name)
+                        const char *usage_name, const char *name)
 {
     if (limit >= NO_LIMIT_FROM) {
         return;
     }
-    uint64_t usage = 0;
-    if (read_number(root, directory, usage_name, &usage)) {
-        usage -= pgd_min_u64(usage, read_reclaimable(root, directory));
+    char stat[PGD_TEXT_BYTES_MAX];
+    if (!pgd_text_read(root, directory, "memory.stat", stat, sizeof stat)) {
+        stat[0] = '\0';
     }
+    const struct file_cache cache = read_file_cache(stat);
+    uint64_t usage = 0;
+    if (!read_number(root, directory, usage_name, &usage)) {
+        usage = 0;
+    }
+    const uint64_t easy_cache = pgd_cgroup_easy_cache(cache.inactive, cache.active, cache.unwritten, cache.mapped);
+    const uint64_t easy = left_of(limit, usage, easy_cache);
     memory->limit_bytes = pgd_min_u64(memory->limit_bytes, limit);
-    memory->room_bytes = pgd_min_u64(memory->room_bytes, limit - pgd_min_u64(limit, usage));
+    memory->room_bytes = pgd_min_u64(memory->room_bytes, left_of(limit, usage, cache.inactive + cache.active));
+    if (easy < memory->easy_bytes) {
+        memory->easy_bytes = easy;
+        memory->easy_limit_bytes = limit;
+        (void) snprintf(memory->name, sizeof memory->name, "%s", name);
+    }
 }
 
+/* Shows the end of a path that is too long: its group, not its ancestors. */
+static void name_group(char *text, size_t capacity, const char *file, const char *directory, const char *mount,
+                       const char *version)
+{
+    const size_t mount_length = strncmp(directory, mount, strlen(mount)) == 0 ? strlen(mount) : 0;
+    const char *path = directory + mount_length;
+    const size_t length = strlen(path);
+    const size_t shown_max = 40;
+    const bool is_cut = length > shown_max;
+    (void) snprintf(text, capacity, "%s of %s%s (cgroup %s)", file, is_cut ? "..." : "",
+                    is_cut ? path + length - shown_max : path, version);
+}
+
+/* The hierarchical limit is also that of groups above which cannot be seen from inside a container. */
 static void look_at_memory_v1(void *user, const char *root, const char *directory)
 {
     uint64_t limit;
-    if (read_number(root, directory, "memory.limit_in_bytes", &limit)) {
-        enter_limit(user, root, directory, limit, "memory.usage_in_bytes");
+    uint64_t above;
+    char stat[PGD_TEXT_BYTES_MAX];
+    char name[PGD_CGROUP_NAME_BYTES];
+    if (!read_number(root, directory, "memory.limit_in_bytes", &limit)) {
+        return;
     }
+    if (pgd_text_read(root, directory, "memory.stat", stat, sizeof stat) &&
+        pgd_text_field(stat, "hierarchical_memory_limit", &above)) {
+        limit = pgd_min_u64(limit, above);
+    }
+    name_group(name, sizeof name, "memory.limit_in_bytes", directory, "sys/fs/cgroup/memory", "v1");
+    enter_limit(user, root, directory, limit, "memory.usage_in_bytes", name);
 }
 
 /* memory.high counts as well: a group above it is not killed, but slowed down until it stands still. */
@@ -168,21 +224,46 @@ static void look_at_memory_v2(void *user, const char *root, const char *director
     const bool has_max = read_number(root, directory, "memory.max", &max);
     const bool has_high = read_number(root, directory, "memory.high", &high);
     if (has_max || has_high) {
-        enter_limit(user, root, directory, pgd_min_u64(max, high), "memory.current");
+        char name[PGD_CGROUP_NAME_BYTES];
+        const char *mount = strncmp(directory, UNIFIED, strlen(UNIFIED)) == 0 ? UNIFIED : "sys/fs/cgroup";
+        name_group(name, sizeof name, high < max ? "memory.high" : "memory.max", directory, mount, "v2");
+        enter_limit(user, root, directory, pgd_min_u64(max, high), "memory.current", name);
     }
 }
 
 void pgd_cgroup_memory_read(const char *root, struct pgd_cgroup_memory *memory)
 {
-    *memory = (struct pgd_cgroup_memory) {.limit_bytes = UINT64_MAX, .room_bytes = UINT64_MAX};
+    *memory = (struct pgd_cgroup_memory) {
+        .limit_bytes = UINT64_MAX, .room_bytes = UINT64_MAX, .easy_bytes = UINT64_MAX, .easy_limit_bytes = UINT64_MAX};
     char groups[LIST_BYTES_MAX];
     if (!pgd_text_read(root, "proc/self", "cgroup", groups, sizeof groups)) {
         return;
     }
     climb(root, "sys/fs/cgroup/memory", groups, "memory", look_at_memory_v1, memory);
     climb(root, "sys/fs/cgroup", groups, "", look_at_memory_v2, memory);
-    climb(root, "sys/fs/cgroup/unified", groups, "", look_at_memory_v2, memory);
+    climb(root, UNIFIED, groups, "", look_at_memory_v2, memory);
     PGD_ASSERT(memory->room_bytes <= memory->limit_bytes);
+    PGD_ASSERT(memory->easy_bytes <= memory->room_bytes);
+}
+
+bool pgd_cgroup_own_directory(const char *root, char *directory, size_t capacity)
+{
+    static const char *const mounts[] = {"sys/fs/cgroup", UNIFIED};
+    char groups[LIST_BYTES_MAX];
+    char path[PGD_TEXT_PATH_MAX];
+    if (!pgd_text_read(root, "proc/self", "cgroup", groups, sizeof groups) ||
+        !find_path(groups, "", path, sizeof path)) {
+        return false;
+    }
+    for (int i = 0; i < 2; i++) {
+        char text[256];
+        const int length = snprintf(directory, capacity, "%s%s", mounts[i], path);
+        if (length > 0 && (size_t) length < capacity &&
+            pgd_text_read(root, directory, "cgroup.controllers", text, sizeof text)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* ---- CPU time ---- */

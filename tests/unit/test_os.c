@@ -17,50 +17,10 @@
 #include "os/cgroup.h"
 #include "os/os.h"
 #include "os/text.h"
+#include "unit/tree.h"
 
 #define MIB ((uint64_t) 1 << 20)
 #define GIB ((uint64_t) 1 << 30)
-#define PATH_BYTES 4096
-
-/* ---- a directory for one test ---- */
-
-static char root[PATH_BYTES];
-
-static int remove_entry(const char *path, const struct stat *about, int kind, struct FTW *where)
-{
-    (void) about;
-    (void) kind;
-    (void) where;
-    return remove(path);
-}
-
-static void make_root(void)
-{
-    const char *const base = getenv("TMPDIR");
-    (void) snprintf(root, sizeof root, "%s/pagoda-test-XXXXXX", base != NULL && base[0] != '\0' ? base : "/tmp");
-    CHECK(mkdtemp(root) != NULL);
-}
-
-static void remove_root(void)
-{
-    CHECK_EQ_INT(nftw(root, remove_entry, 16, FTW_DEPTH | FTW_PHYS), 0);
-}
-
-/* Writes a file below the root, with the directories that it needs. */
-static void put(const char *name, const char *text)
-{
-    char path[2 * PATH_BYTES];
-    (void) snprintf(path, sizeof path, "%s/%s", root, name);
-    for (char *slash = strchr(path + strlen(root) + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        CHECK(mkdir(path, 0700) == 0 || errno == EEXIST);
-        *slash = '/';
-    }
-    FILE *const file = fopen(path, "w");
-    CHECK(file != NULL);
-    CHECK(fputs(text, file) >= 0);
-    CHECK_EQ_INT(fclose(file), 0);
-}
 
 static void put_meminfo(uint64_t total_kb, uint64_t available_kb)
 {
