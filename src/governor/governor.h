@@ -3,11 +3,11 @@
  * Numbers in, a decision out. It reads no clock and no file, and does nothing itself: engine/pressure.c does, with
  * pagoda_cache_set_budget.
  *
- *                      available < mark, or a warning                 available < mark / 4, or stalls while tight
- *      +-------------+ ------------------------------> +-------+ ---------------------------------> +----------+
- *      | COMFORTABLE |                                 | TIGHT |                                    | CRITICAL |
- *      +-------------+ <------------------------------ +-------+ <--------------------------------- +----------+
- *                      available >= clear for 1 s                     available >= mark, and no stalls, for 1 s
+ *                 available < mark, or a warning            available < mark / 4, or stalls while tight
+ * +-------------+ ------------------------------> +-------+ ------------------------------------> +----------+
+ * | COMFORTABLE |                                 | TIGHT |                                       | CRITICAL |
+ * +-------------+ <------------------------------ +-------+ <------------------------------------ +----------+
+ *                 available >= clear for 1 s                available >= mark, no stalls, for 1 s
  *
  *   mark   1/16 of the limit, at least 32 MiB and at most 512 MiB, but never more than a quarter of the limit
  *   clear  2 marks

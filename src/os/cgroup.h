@@ -24,7 +24,7 @@ struct pgd_cgroup_memory {
      * a model, is needed again at once; what is dirty must be written first; and half of what is in active use stays. */
     uint64_t easy_bytes;
     uint64_t easy_limit_bytes;        /* the limit of the group with the least easy_bytes ... */
-    char name[PGD_CGROUP_NAME_BYTES]; /* ... and which that is: "memory.high of /app (cgroup v2)"; "": none */
+    char name[PGD_CGROUP_NAME_BYTES]; /* ... and its name: "memory.high of /app (cgroup v2)"; "": none */
 };
 void pgd_cgroup_memory_read(const char *root, struct pgd_cgroup_memory *memory);
 

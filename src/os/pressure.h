@@ -37,8 +37,8 @@ struct pgd_os_pressure_values {
 };
 
 /* How triggers are set and asked, so that tests can refuse them as kernels do. `arm` opens a file and writes the
- * trigger, and returns a descriptor, or a negative error number; `rang` is 1 when it went off, 0 when not, negative when
- * there is none any more; `disarm` closes it. */
+ * trigger, and returns a descriptor, or a negative error number; `rang` is 1 when it went off, 0 when not, negative
+ * when there is none any more; `disarm` closes it. */
 struct pgd_os_trigger_calls {
     int (*arm)(void *user, const char *path);
     int (*rang)(void *user, int descriptor);
