@@ -73,6 +73,7 @@ static enum pgd_exit open_repl(struct pgd_repl *repl)
     }
     if (code == PGD_EXIT_OK) {
         pgd_trace_start(repl->trace, &repl->loaded);
+        pgd_watch_start(&repl->watch, repl->options, repl->terminal, repl->loaded.bridge);
         code = open_sampler(repl);
     }
     if (code == PGD_EXIT_OK) {
@@ -85,11 +86,15 @@ static enum pgd_exit open_repl(struct pgd_repl *repl)
             code = PGD_EXIT_FAILURE;
         }
     }
+    if (code == PGD_EXIT_OK) {
+        pgd_lines_while_waiting(repl->lines, pgd_watch_idle, &repl->watch);
+    }
     return code;
 }
 
 static void close_repl(struct pgd_repl *repl)
 {
+    pgd_watch_stop();
     pgd_lines_close(repl->lines);
     pgd_chat_close(repl->chat);
     pgd_sampler_close(repl->sampler);
@@ -135,6 +140,7 @@ static void tell_turn(struct pgd_repl *repl)
     pagoda_cache_account(pgd_bridge_cache(repl->loaded.bridge), &account);
     pgd_reply_tell(repl->options, repl->terminal, &repl->last.reply, &account, pgd_policy_words[repl->policy.kind]);
     tell_first_eviction(repl, &account);
+    pgd_watch_tell(&repl->watch);
     if (repl->options->verbose) {
         pgd_reply_tell_speed(repl->terminal, repl->loaded.bridge, repl->last.prompt_tokens, repl->last.prompt_seconds,
                              &repl->last.reply);
@@ -175,6 +181,10 @@ static enum pgd_exit take_turn(struct pgd_repl *repl, const char *text)
     struct pgd_stream stream = {.terminal = repl->terminal, .progress = &repl->progress};
     const struct pgd_reply_options wanted = pgd_reply_wanted(repl->options, repl->loaded.model, &stream);
     struct pagoda_error error;
+    if (pgd_watch_refuses(&repl->watch)) {
+        repl->turn_failed = true;
+        return PGD_EXIT_OK;
+    }
     start_reading(repl);
     enum pagoda_status status = say_twice(repl, text, &wanted, &error);
     pgd_reply_end(&stream);

@@ -132,6 +132,7 @@ static bool context(struct pgd_repl *repl, const char *argument)
         pgd_say_error("no memory for the page map");
     } else {
         fputs(pgd_buffer_text(&text), stdout);
+        pgd_watch_print(&repl->watch, &map.memory);
     }
     free(owners);
     free(list.spans);

@@ -6,6 +6,7 @@
 #include "cli/lines.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,9 @@ struct pgd_lines {
     struct pgd_buffer message;
     char *line; /* of getline */
     size_t line_capacity;
-    bool continues; /* the prompt of a further line */
+    bool continues;             /* the prompt of a further line */
+    int (*waiting)(void *user); /* NULL: nothing to do meanwhile */
+    void *waiting_user;
 };
 
 static volatile sig_atomic_t window_changed;
@@ -79,10 +82,21 @@ static bool answer_signal(EditLine *editor)
     return true;
 }
 
+/* Until there is something to read; false when a signal came, or poll failed otherwise (errno). */
+static bool wait_for_byte(const struct pgd_lines *lines)
+{
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    int ready = 0;
+    while (lines->waiting != NULL && ready == 0) {
+        ready = poll(&input, 1, lines->waiting(lines->waiting_user));
+    }
+    return ready >= 0;
+}
+
 static ssize_t read_byte(EditLine *editor, char *byte)
 {
     for (;;) {
-        const ssize_t count = read(STDIN_FILENO, byte, 1);
+        const ssize_t count = wait_for_byte(owner_of(editor)) ? read(STDIN_FILENO, byte, 1) : -1;
         if (count >= 0 || errno != EINTR || !answer_signal(editor)) {
             return count;
         }
@@ -205,6 +219,12 @@ void pgd_lines_close(struct pgd_lines *lines)
     pgd_buffer_free(&lines->message);
     free(lines->line);
     free(lines);
+}
+
+void pgd_lines_while_waiting(struct pgd_lines *lines, int (*call)(void *user), void *user)
+{
+    lines->waiting = call;
+    lines->waiting_user = user;
 }
 
 bool pgd_lines_is_interactive(const struct pgd_lines *lines)

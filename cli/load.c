@@ -1,6 +1,8 @@
 /* cli/load.c - see load.h. */
 #include "cli/load.h"
 
+#include <stdlib.h>
+
 #include "base/status.h"
 #include "cli/machine.h"
 #include "cli/progress.h"
@@ -42,10 +44,18 @@ enum pagoda_status pgd_load_budget(const char *flag, const struct pgd_budget *bu
     return PAGODA_OK;
 }
 
+/* What measures, measures the cache that was asked for, whatever else goes on. */
+static bool talks(const struct pgd_options *options)
+{
+    return options->command == PGD_COMMAND_CHAT || options->command == PGD_COMMAND_RUN;
+}
+
 struct pgd_bridge_options pgd_load_bridge_options(const struct pgd_options *options, uint64_t kv_bytes)
 {
     return (struct pgd_bridge_options) {
         .kv_bytes = kv_bytes,
+        .is_governed = talks(options) && !options->no_governor,
+        .system_root = getenv("PAGODA_SYSTEM_ROOT"),
         .tokens_max = options->ctx_size,
         .page_tokens = (uint32_t) options->page,
         .threads = (uint32_t) options->threads,
@@ -66,11 +76,16 @@ enum pagoda_status pgd_load_try_bridge(const struct pgd_options *options, const 
                                        struct pgd_bridge **bridge, struct pagoda_error *error)
 {
     uint64_t budget_bytes = 0;
+    uint64_t process_bytes = 0;
     enum pagoda_status status = pgd_load_budget("--kv", &options->kv, &budget_bytes, error);
+    if (status == PAGODA_OK) {
+        status = pgd_load_budget("--mem", &options->mem, &process_bytes, error);
+    }
     if (status != PAGODA_OK) {
         return status;
     }
-    const struct pgd_bridge_options wanted = pgd_load_bridge_options(options, budget_bytes);
+    struct pgd_bridge_options wanted = pgd_load_bridge_options(options, budget_bytes);
+    wanted.process_bytes = process_bytes;
     return pgd_bridge_open(model, &wanted, bridge, error);
 }
 

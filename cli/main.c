@@ -7,6 +7,7 @@
 #include "cli/interrupt.h"
 #include "cli/suggest.h"
 #include "cli/verbs.h"
+#include "cli/watch.h"
 
 struct command {
     const char *names; /* separated by blanks; the first is the name */
@@ -160,5 +161,6 @@ int main(int argc, char **argv)
 {
     pgd_terminal_guard_streams();
     pgd_interrupt_install();
+    pgd_watch_install();
     return (int) dispatch(argc, argv);
 }

@@ -65,16 +65,16 @@ struct pgd_options {
     int64_t seed; /* negative: a random one */
 
     struct pgd_budget kv;
-    struct pgd_budget mem; /* plan: of the whole process; auto: not given */
+    struct pgd_budget mem; /* of the whole process; auto: plan: not given */
     const char *shape;     /* plan: a model in words, in place of a file */
     bool fail_if_over;
+    bool no_governor;
     uint64_t ctx_size;
     int on_full; /* enum pagoda_on_full, or PGD_ON_FULL_DEFAULT */
     int policy;  /* enum pagoda_policy_kind */
     int select;  /* 0: auto, 1: all */
     float recall;
     uint64_t flash;
-    const char *kv_dir;
     uint64_t flash_write;
     uint64_t flash_speed;
     uint64_t stall_ms;

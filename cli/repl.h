@@ -9,6 +9,7 @@
 #include "cli/progress.h"
 #include "cli/terminal.h"
 #include "cli/trace.h"
+#include "cli/watch.h"
 #include "engine/chat.h"
 
 struct pgd_repl {
@@ -20,6 +21,7 @@ struct pgd_repl {
     struct pgd_sampler *sampler;
     struct pgd_lines *lines;
     struct pgd_progress progress;
+    struct pgd_watch watch;
     struct pgd_feed_options feed;
 
     enum pagoda_on_full on_full; /* as set now: /policy changes them */

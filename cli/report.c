@@ -32,6 +32,8 @@ void pgd_report_measure(struct pgd_report *report, struct pgd_bridge *bridge)
     pagoda_cache_memory(cache, &report->memory);
     pgd_bridge_memory(bridge, &report->bridge);
     report->peak_rss_bytes = pgd_machine_peak_rss_bytes();
+    report->mapped_bytes = pgd_model_get_info(pgd_bridge_model(bridge))->mapped_bytes;
+    report->pressure = pgd_bridge_pressure(bridge) != NULL ? pgd_pressure_look(pgd_bridge_pressure(bridge)) : NULL;
 }
 
 static json_t *tokens_object(const struct pgd_report *report)
@@ -73,7 +75,8 @@ json_t *pgd_report_codecs(const struct pagoda_account *account)
 static json_t *kv_object(const struct pgd_report *report)
 {
     json_t *object = json_object();
-    json_object_set_new(object, "budget_bytes", count(report->memory.budget_bytes));
+    json_object_set_new(object, "budget_bytes", count(report->memory.opened_bytes)); /* the peak was held by this one */
+    json_object_set_new(object, "budget_now_bytes", count(report->memory.budget_bytes));
     json_object_set_new(object, "peak_bytes", count(report->memory.peak_bytes));
     json_object_set_new(object, "tables_bytes", count(report->memory.by_category[PAGODA_MEMORY_TABLES]));
     json_object_set_new(object, "staging_bytes", count(report->memory.by_category[PAGODA_MEMORY_STAGING]));
@@ -100,7 +103,28 @@ static json_t *memory_object(const struct pgd_report *report)
     json_t *object = json_object();
     json_object_set_new(object, "peak_rss_bytes", count(report->peak_rss_bytes));
     json_object_set_new(object, "weights_bytes", count(report->bridge.weights_bytes));
+    json_object_set_new(object, "mapped_bytes", count(report->mapped_bytes));
     json_object_set_new(object, "compute_bytes", count(report->bridge.compute_bytes));
+    json_object_set_new(object, "process_bytes", count(report->bridge.process_bytes));
+    return object;
+}
+
+/* What the governor did; an empty object when there is none. */
+static json_t *pressure_object(const struct pgd_report *report)
+{
+    json_t *object = json_object();
+    const struct pgd_pressure_view *view = report->pressure;
+    if (view == NULL) {
+        return object;
+    }
+    json_object_set_new(object, "state", json_string(pgd_governor_state_name(view->state)));
+    json_object_set_new(object, "available_bytes", count(view->reading.known ? view->reading.available_bytes : 0));
+    json_object_set_new(object, "source", json_string(view->reading.source));
+    json_object_set_new(object, "readings", count(view->readings));
+    json_object_set_new(object, "steps_down", count(view->steps_down));
+    json_object_set_new(object, "steps_up", count(view->steps_up));
+    json_object_set_new(object, "least_budget_bytes", count(view->least_budget_bytes));
+    json_object_set_new(object, "slowest_ms", real((double) view->slowest_us / 1000));
     return object;
 }
 
@@ -124,6 +148,7 @@ void pgd_report_write(const struct pgd_report *report, struct pgd_buffer *line)
     json_object_set_new(object, "tokens", tokens_object(report));
     json_object_set_new(object, "kv", kv_object(report));
     json_object_set_new(object, "memory", memory_object(report));
+    json_object_set_new(object, "pressure", pressure_object(report));
     json_object_set_new(object, "speed", speed_object(report));
     json_object_set_new(object, "policy", json_string(pgd_policy_words[options->policy]));
     json_object_set_new(object, "on_full", json_string(pgd_on_full_words[pgd_options_on_full(options)]));

@@ -8,6 +8,7 @@
 #include "cli/options.h"
 #include "engine/bridge.h"
 #include "engine/generate.h"
+#include "engine/pressure.h"
 
 /* What a run was. Ownership: borrows everything. */
 struct pgd_report {
@@ -25,6 +26,8 @@ struct pgd_report {
     struct pagoda_account account;
     struct pagoda_memory memory;
     struct pgd_bridge_memory bridge;
+    uint64_t mapped_bytes;
+    const struct pgd_pressure_view *pressure; /* NULL: not governed */
 };
 
 /* Takes account and memory from the bridge as they are now. */

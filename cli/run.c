@@ -11,6 +11,7 @@
 #include "cli/report.h"
 #include "cli/trace.h"
 #include "cli/verbs.h"
+#include "cli/watch.h"
 #include "engine/chat.h"
 
 struct run {
@@ -20,6 +21,7 @@ struct run {
     struct pgd_trace *trace;
     struct pgd_sampler *sampler;
     struct pgd_progress progress;
+    struct pgd_watch watch;
     struct pgd_feed_options feed;
     struct pgd_stream stream;
     struct pgd_buffer text; /* the reply, for --json */
@@ -144,6 +146,7 @@ static enum pgd_exit finish(struct run *run)
             return PGD_EXIT_FAILURE;
         }
     }
+    pgd_watch_tell(&run->watch);
     pagoda_cache_account(pgd_bridge_cache(bridge), &account);
     pgd_reply_tell(run->options, run->terminal, &run->reply, &account, pgd_policy_words[run->options->policy]);
     if (run->options->verbose) {
@@ -157,6 +160,7 @@ static enum pgd_exit answer(struct run *run, const struct pgd_buffer *prompt)
 {
     struct pagoda_error error;
     pgd_interrupt_catch(run->loaded.bridge);
+    pgd_watch_start(&run->watch, run->options, run->terminal, run->loaded.bridge);
     pgd_progress_start(&run->progress, run->terminal, run->options->quiet);
     run->feed = (struct pgd_feed_options) {
         .progress = pgd_progress_tokens,
@@ -171,11 +175,13 @@ static enum pgd_exit answer(struct run *run, const struct pgd_buffer *prompt)
     enum pagoda_status status = uses_template(run) ? run_turn(run, prompt, &error) : run_raw(run, prompt, &error);
     pgd_reply_end(&run->stream);
     pgd_progress_end(&run->progress);
+    pgd_watch_stop();
     if (status == PAGODA_CANCELLED) { /* while reading: a reply without text */
         run->reply.stop = PGD_STOP_CANCELLED;
         status = PAGODA_OK;
     }
     if (status != PAGODA_OK) {
+        pgd_watch_tell(&run->watch);
         pgd_say_error("%s", error.message);
         return pgd_exit_of(status);
     }

@@ -1,6 +1,7 @@
 /* engine/bridge.c - see bridge.h. */
 #include "engine/bridge.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include "base/status.h"
 #include "engine/hook.h"
 #include "engine/log.h"
+#include "engine/pressure.h"
 #include "engine/probe.h"
 #include "engine/reserve.h"
 #include "ggml-cpu.h"
@@ -30,6 +32,8 @@ struct pgd_bridge {
     uint32_t last_outputs;
     uint64_t compute_bytes;
     struct pgd_bridge_watcher watcher;
+    uint64_t process_bytes;
+    struct pgd_pressure *pressure; /* NULL: not governed */
     atomic_bool cancel;
     bool poisoned;
 };
@@ -110,6 +114,44 @@ static enum pagoda_status check_gaps(const struct pgd_bridge *bridge, const stru
     return PAGODA_OK;
 }
 
+/* ---- the process budget ---- */
+
+/* Everything but KV state, at most. The probe has touched the weights and run a small graph: what a large one touches of
+ * the compute buffers comes on top, and so do weights that were not needed yet. Mapped weights count whole: they can
+ * be read again, but a process whose weights have left memory stands still. */
+static uint64_t measure_process(const struct pgd_bridge *bridge)
+{
+    const uint64_t program_bytes = 8u << 20; /* code of the program and its libraries, as far as it is resident */
+    const uint64_t small_things = 4u << 20;
+    const struct pgd_model_info *info = pgd_model_get_info(bridge->model);
+    const uint64_t vocabulary_bytes = (uint64_t) info->vocabulary * 32; /* logits once more, and sampling */
+    uint64_t own = 0;
+    uint64_t of_files = 0;
+    pgd_os_process_parts(&own, &of_files);
+    of_files = pgd_max_u64(of_files, info->mapped_bytes + program_bytes);
+    return own + of_files + bridge->compute_bytes + vocabulary_bytes + small_things;
+}
+
+/* What --mem leaves for KV state. */
+static enum pagoda_status bound_by_process(const struct pgd_bridge *bridge, uint64_t process_bytes,
+                                           struct pagoda_cache_options *cache, struct pagoda_error *error)
+{
+    uint64_t least = 0;
+    enum pagoda_status status = pagoda_cache_budget_for(cache, 1, &least, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    if (process_bytes < bridge->process_bytes + least) {
+        return pgd_fail(error, PAGODA_OVER_BUDGET,
+                        "--mem %.1f MiB is too little: weights, compute buffers and the program take %.1f MiB, and one "
+                        "page in each layer takes %.1f MiB; give it at least %.0f MiB",
+                        (double) process_bytes / 1048576.0, (double) bridge->process_bytes / 1048576.0,
+                        (double) least / 1048576.0, ceil((double) (bridge->process_bytes + least) / 1048576.0));
+    }
+    cache->budget_bytes = pgd_min_u64(cache->budget_bytes, process_bytes - bridge->process_bytes);
+    return PAGODA_OK;
+}
+
 static enum pagoda_status open_cache(struct pgd_bridge *bridge, const struct pgd_bridge_options *options,
                                      struct pagoda_error *error)
 {
@@ -122,9 +164,16 @@ static enum pagoda_status open_cache(struct pgd_bridge *bridge, const struct pgd
         layers[i] = pgd_hook_layer(bridge->hook, i)->shape;
     }
     struct pagoda_cache_options cache;
+    const uint64_t trained = pgd_model_get_info(bridge->model)->trained_tokens;
     struct pagoda_reservation reservation;
-    enum pagoda_status status = pgd_reserve_plan(
-        options, layers, count, pgd_model_get_info(bridge->model)->trained_tokens, &cache, &reservation, error);
+    enum pagoda_status status = pgd_reserve_plan(options, layers, count, trained, &cache, &reservation, error);
+    if (status == PAGODA_OK && options->process_bytes != 0) {
+        const uint64_t budget = cache.budget_bytes;
+        pgd_reserve_options(options, layers, count, trained, &cache);
+        cache.budget_bytes = budget;
+        status = bound_by_process(bridge, options->process_bytes, &cache, error);
+        status = status == PAGODA_OK ? pgd_reserve_settle(&cache, trained, &reservation, error) : status;
+    }
     if (status == PAGODA_OK) {
         status = pagoda_cache_open(&cache, &bridge->cache, error);
     }
@@ -161,12 +210,17 @@ static enum pagoda_status open_parts(struct pgd_bridge *bridge, const struct pgd
     if (status == PAGODA_OK) {
         status = check_gaps(bridge, options, error);
     }
+    bridge->process_bytes = measure_process(bridge);
     if (status == PAGODA_OK) {
         status = open_cache(bridge, options, error);
     }
     if (status == PAGODA_OK) {
         status = pgd_probe_canary(bridge->context, bridge->model, bridge->hook, bridge->cache, bridge->threads,
                                   bridge->threads_batch, error);
+    }
+    if (status == PAGODA_OK && options->is_governed) {
+        const struct pgd_pressure_options pressure = {.root = options->system_root, .system = options->system};
+        status = pgd_pressure_open(bridge->cache, &pressure, &bridge->pressure, error);
     }
     return status;
 }
@@ -216,6 +270,7 @@ void pgd_bridge_close(struct pgd_bridge *bridge)
     if (bridge->pool != NULL) {
         ggml_threadpool_free(bridge->pool);
     }
+    pgd_pressure_close(bridge->pressure);
     pagoda_cache_close(bridge->cache);
     pgd_hook_close(bridge->hook);
     free(bridge);
@@ -298,6 +353,9 @@ enum pagoda_status pgd_bridge_decode(struct pgd_bridge *bridge, const int32_t *t
     }
     bridge->last_outputs = 0;
     const double start = pgd_os_seconds();
+    if (bridge->pressure != NULL) {
+        pgd_pressure_poll(bridge->pressure);
+    }
     enum pagoda_status status = pagoda_cache_begin(bridge->cache, count, error);
     if (status == PAGODA_OK) {
         fill_batch(bridge, tokens, count, outputs);
@@ -339,6 +397,11 @@ void pgd_bridge_rest(struct pgd_bridge *bridge)
     }
 }
 
+struct pgd_pressure *pgd_bridge_pressure(struct pgd_bridge *bridge)
+{
+    return bridge->pressure;
+}
+
 uint32_t pgd_bridge_layer_count(const struct pgd_bridge *bridge)
 {
     return pgd_hook_layer_count(bridge->hook);
@@ -353,4 +416,5 @@ void pgd_bridge_memory(const struct pgd_bridge *bridge, struct pgd_bridge_memory
 {
     memory->weights_bytes = pgd_model_get_info(bridge->model)->weights_bytes;
     memory->compute_bytes = bridge->compute_bytes;
+    memory->process_bytes = bridge->process_bytes;
 }

@@ -22,7 +22,11 @@
 #define PGD_BRIDGE_BATCH 256u /* most tokens of one decode, and the length of llama's own context */
 
 struct pgd_bridge_options {
-    uint64_t kv_bytes;       /* the hard budget of all KV state; 0: automatic (design.md section 7) */
+    uint64_t kv_bytes; /* the hard budget of all KV state; 0: automatic (design.md section 7) */
+    uint64_t
+        process_bytes; /* --mem: the hard budget of the whole process, which may leave less for KV state; 0: none */
+    bool is_governed;  /* the KV budget follows what the system has: engine/pressure.h */
+    const char *system_root; /* where the files of the system are for that; NULL: the real ones */
     uint64_t tokens_max;     /* -c: most tokens held at once; 0: as many as the budget holds */
     uint32_t page_tokens;    /* 0: 16 */
     uint32_t threads;        /* decode; 0: all CPUs */
@@ -75,6 +79,10 @@ void pgd_bridge_watch(struct pgd_bridge *bridge, const struct pgd_bridge_watcher
  * in the way of others. */
 void pgd_bridge_rest(struct pgd_bridge *bridge);
 
+/* Who watches the memory, and moves the budget before a decode; NULL when it is not governed. */
+struct pgd_pressure;
+struct pgd_pressure *pgd_bridge_pressure(struct pgd_bridge *bridge);
+
 /* The attention layers, as the probe found them; valid as long as the bridge. */
 uint32_t pgd_bridge_layer_count(const struct pgd_bridge *bridge);
 const struct pagoda_layer *pgd_bridge_layer(const struct pgd_bridge *bridge, uint32_t index);
@@ -83,6 +91,8 @@ const struct pagoda_layer *pgd_bridge_layer(const struct pgd_bridge *bridge, uin
 struct pgd_bridge_memory {
     uint64_t weights_bytes; /* tensors of the model */
     uint64_t compute_bytes; /* llama's compute and output buffers */
+    uint64_t process_bytes; /* everything but KV state, as measured at the start and at most: weights, mapped ones
+                             * included, compute buffers, libraries, tables of the vocabulary */
 };
 void pgd_bridge_memory(const struct pgd_bridge *bridge, struct pgd_bridge_memory *memory);
 

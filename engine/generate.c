@@ -130,6 +130,20 @@ uint32_t pgd_generate_chunk(const struct pagoda_cache *cache, uint64_t wanted)
     return room == 0 ? chunk : room; /* without room the cache itself says why */
 }
 
+/* Reads a chunk, or so much of it as goes in when the budget has just become smaller; adds that to *done. */
+static enum pagoda_status read_chunk(struct pgd_bridge *bridge, const int32_t *tokens, uint32_t chunk, bool is_last,
+                                     uint64_t *done, struct pagoda_error *error)
+{
+    enum pagoda_status status = pgd_bridge_decode(bridge, tokens, chunk, is_last ? 1 : 0, error);
+    while ((status == PAGODA_FULL || status == PAGODA_OVER_BUDGET) && chunk > 1 &&
+           pgd_bridge_pressure(bridge) != NULL) {
+        chunk /= 2;
+        status = pgd_bridge_decode(bridge, tokens, chunk, 0, error);
+    }
+    *done += status == PAGODA_OK ? chunk : 0;
+    return status;
+}
+
 enum pagoda_status pgd_generate_feed(struct pgd_bridge *bridge, const int32_t *tokens, uint64_t count,
                                      const struct pgd_feed_options *options, struct pagoda_error *error)
 {
@@ -146,13 +160,9 @@ enum pagoda_status pgd_generate_feed(struct pgd_bridge *bridge, const int32_t *t
             return pgd_fail(error, PAGODA_CANCELLED, "cancelled");
         }
         const uint32_t chunk = pgd_generate_chunk(cache, count - done);
-        const bool is_last = done + chunk == count;
-        status = pgd_bridge_decode(bridge, tokens + done, chunk, is_last ? 1 : 0, error);
-        if (status == PAGODA_OK) {
-            done += chunk;
-            if (options->progress != NULL) {
-                options->progress(options->user, done, count);
-            }
+        status = read_chunk(bridge, tokens + done, chunk, done + chunk == count, &done, error);
+        if (status == PAGODA_OK && options->progress != NULL) {
+            options->progress(options->user, done, count);
         }
     }
     return status;

@@ -139,6 +139,7 @@ static void fill_info(struct pgd_model *model, const char *path, const struct pg
     info->window = (uint32_t) llama_model_n_swa(model->llama);
     info->parameters = llama_model_n_params(model->llama);
     info->weights_bytes = llama_model_size(model->llama);
+    info->mapped_bytes = pgd_log_sum_mib("_Mapped model buffer size");
     info->file_bytes = facts->file_bytes;
     info->has_chat_template = llama_model_chat_template(model->llama, NULL) != NULL;
 }

@@ -31,6 +31,7 @@ struct pgd_model_info {
     uint32_t window; /* sliding window of the layers that have one; 0: none have */
     uint64_t parameters;
     uint64_t weights_bytes;
+    uint64_t mapped_bytes; /* of the weights: the file's own pages, which the system can drop and read again */
     uint64_t file_bytes;
     bool has_chat_template;
 };

@@ -14,8 +14,8 @@
  *
  * The budget
  *   down   at once, whenever less than a mark is available: by what lacks to a mark and a quarter
- *   up     in COMFORTABLE only, in steps of half of what lacks, a second apart, after CALM_MS without pressure, and only
- *          to what leaves `clear` available. When all that was given up can be had back and twice `clear` stays
+ *   up     in COMFORTABLE only, in steps of half of what lacks, a second apart, after CALM_MS without pressure, and
+ *          only to what leaves `clear` available. When all that was given up can be had back and twice `clear` stays
  *          (full relief), RELIEF_MS are enough.
  *
  * Invariants

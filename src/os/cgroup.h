@@ -21,7 +21,7 @@ struct pgd_cgroup_memory {
     uint64_t limit_bytes; /* the tightest limit */
     uint64_t room_bytes;  /* the least that is left in any group: limit - (usage - reclaimable file cache) */
     /* The least that is left in any group before taking more hurts: file cache that is mapped, such as the weights of
-     * a model, is needed again at once; what is dirty must be written first; and half of what is in active use stays. */
+     * a model, is needed again at once; what is dirty must be written first; half of what is in active use stays. */
     uint64_t easy_bytes;
     uint64_t easy_limit_bytes;        /* the limit of the group with the least easy_bytes ... */
     char name[PGD_CGROUP_NAME_BYTES]; /* ... and its name: "memory.high of /app (cgroup v2)"; "": none */

@@ -72,6 +72,17 @@ void pgd_os_process_memory(uint64_t *resident_bytes, uint64_t *peak_bytes)
     *peak_bytes = pgd_max_u64(*peak_bytes, *resident_bytes);
 }
 
+void pgd_os_process_parts(uint64_t *own_bytes, uint64_t *file_bytes)
+{
+    char text[PGD_TEXT_BYTES_MAX];
+    *own_bytes = 0;
+    *file_bytes = 0;
+    if (pgd_text_read("", "proc/self", "status", text, sizeof text)) {
+        *own_bytes = field_kb(text, "RssAnon:");
+        *file_bytes = field_kb(text, "RssFile:");
+    }
+}
+
 /* CPUs in the affinity mask; 0 when the mask cannot be read (a machine with more than 1024 CPUs). */
 static uint32_t cpus_in_mask(void)
 {

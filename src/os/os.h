@@ -102,6 +102,10 @@ void pgd_os_memory_read(const char *root, struct pgd_os_memory *memory);
 /* Peak and current resident bytes of this process (VmHWM, VmRSS); 0 when unknown. */
 void pgd_os_process_memory(uint64_t *resident_bytes, uint64_t *peak_bytes);
 
+/* What is resident of this process: memory of its own, and pages of files, which the system can read again. 0 when
+ * unknown. */
+void pgd_os_process_parts(uint64_t *own_bytes, uint64_t *file_bytes);
+
 /* Gives the whole system pages inside [memory, memory + bytes) back; they read as zero afterwards. */
 void pgd_os_discard(void *memory, size_t bytes);
 

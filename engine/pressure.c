@@ -1,0 +1,189 @@
+/* engine/pressure.c - see pressure.h. */
+#include "engine/pressure.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/number.h"
+#include "base/status.h"
+#include "base/system.h"
+#include "cache/cache.h"
+#include "os/os.h"
+
+struct pgd_pressure {
+    struct pagoda_cache *cache;
+    struct pgd_system system;
+    struct pgd_os_pressure source;
+    struct pgd_sensor sensor;
+    struct pgd_governor governor;
+    struct pgd_pressure_view view;
+    uint64_t opened_ns;
+    uint64_t next_us;
+    bool refuses;
+    atomic_bool warned;
+};
+
+static uint64_t microseconds(const struct pgd_pressure *pressure)
+{
+    const struct pagoda_clock *clock = &pressure->system.clock;
+    return (clock->now_ns(clock->user) - pressure->opened_ns) / 1000 + 1; /* 0 would be no time at all */
+}
+
+enum pagoda_status pgd_pressure_open(struct pagoda_cache *cache, const struct pgd_pressure_options *options,
+                                     struct pgd_pressure **out, struct pagoda_error *error)
+{
+    struct pgd_pressure *pressure = calloc(1, sizeof(*pressure));
+    if (pressure == NULL) {
+        return pgd_fail(error, PAGODA_NOMEM, "no memory to watch the memory");
+    }
+    struct pagoda_memory memory;
+    pagoda_cache_memory(cache, &memory);
+    pressure->cache = cache;
+    pressure->view.least_budget_bytes = memory.budget_bytes;
+    pgd_os_system(options->system, &pressure->system);
+    pressure->opened_ns = pressure->system.clock.now_ns(pressure->system.clock.user);
+    pgd_os_pressure_open(&pressure->source, options->root != NULL ? options->root : "", options->calls);
+    pgd_sensor_init(&pressure->sensor);
+    pgd_governor_init(&pressure->governor);
+    *out = pressure;
+    return PAGODA_OK;
+}
+
+void pgd_pressure_close(struct pgd_pressure *pressure)
+{
+    if (pressure != NULL) {
+        pgd_os_pressure_close(&pressure->source);
+        free(pressure);
+    }
+}
+
+/* ---- reading ---- */
+
+static void read_values(struct pgd_pressure *pressure, struct pgd_os_pressure_values *read,
+                        struct pgd_sensor_values *values)
+{
+    const bool alarm = values->alarm; /* a trigger tells once, and reading may have to be done twice */
+    pgd_os_pressure_read(&pressure->source, read);
+    *values = (struct pgd_sensor_values) {
+        .machine_bytes = read->total_bytes != 0 ? read->easy_bytes : UINT64_MAX,
+        .machine_limit_bytes = read->total_bytes,
+        .group_bytes = read->group.easy_bytes,
+        .group_limit_bytes = read->group.easy_limit_bytes,
+        .group_name = read->group.name,
+        .alarm = alarm || read->alarm,
+    };
+    for (uint32_t i = 0; i < PGD_SENSOR_STALLS; i++) {
+        values->stalls[i].known = read->stalls[i].known;
+        values->stalls[i].total_us = read->stalls[i].total_us;
+        values->stalls[i].share = read->stalls[i].share;
+    }
+}
+_Static_assert(PGD_SENSOR_STALLS == PGD_STALL_SOURCES, "every source of stalls is looked at");
+
+static void take_reading(struct pgd_pressure *pressure, bool alarm)
+{
+    struct pgd_os_pressure_values read;
+    struct pgd_sensor_values values = {.alarm = alarm};
+    read_values(pressure, &read, &values);
+    if (!pgd_sensor_take(&pressure->sensor, microseconds(pressure), &values, &pressure->view.reading)) {
+        read_values(pressure, &read, &values);
+        const bool believed =
+            pgd_sensor_take(&pressure->sensor, microseconds(pressure), &values, &pressure->view.reading);
+        PGD_ASSERT(believed);
+    }
+    pressure->view.readings++;
+}
+
+/* ---- doing ---- */
+
+static struct pgd_pressure_event *new_event(struct pgd_pressure *pressure)
+{
+    struct pgd_pressure_event *event = &pressure->view.events[pressure->view.event_count % PGD_PRESSURE_EVENTS_MAX];
+    pressure->view.event_count++;
+    event->at_ms = microseconds(pressure) / 1000;
+    return event;
+}
+
+static void obey(struct pgd_pressure *pressure, const struct pgd_governor_decision *decision, uint64_t before_bytes,
+                 uint64_t start_us)
+{
+    struct pagoda_error error;
+    struct pgd_pressure_view *view = &pressure->view;
+    if (decision->words[0] != '\0') {
+        snprintf(new_event(pressure)->words, PGD_GOVERNOR_WORDS_BYTES, "%s", decision->words);
+    }
+    if (decision->budget_bytes == before_bytes) {
+        return;
+    }
+    if (pagoda_cache_set_budget(pressure->cache, decision->budget_bytes, &error) != PAGODA_OK) {
+        snprintf(new_event(pressure)->words, PGD_GOVERNOR_WORDS_BYTES, "the KV budget stays as it is: %.250s",
+                 error.message);
+        return;
+    }
+    view->steps_down += decision->budget_bytes < before_bytes ? 1 : 0;
+    view->steps_up += decision->budget_bytes > before_bytes ? 1 : 0;
+    view->least_budget_bytes = pgd_min_u64(view->least_budget_bytes, decision->budget_bytes);
+    view->slowest_us = pgd_max_u64(view->slowest_us, microseconds(pressure) - start_us);
+}
+
+static bool has_action(const struct pgd_governor_decision *decision, enum pgd_governor_action action)
+{
+    for (uint32_t i = 0; i < decision->action_count; i++) {
+        if (decision->actions[i] == action) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void pgd_pressure_poll(struct pgd_pressure *pressure)
+{
+    const uint64_t start_us = microseconds(pressure);
+    const bool alarm = pgd_os_pressure_rang(&pressure->source);
+    const bool warned = atomic_exchange(&pressure->warned, false);
+    if (!alarm && !warned && start_us < pressure->next_us) {
+        return;
+    }
+    take_reading(pressure, alarm);
+    struct pagoda_memory memory;
+    pagoda_cache_memory(pressure->cache, &memory);
+    const struct pgd_governor_input input = {
+        .now_ms = start_us / 1000,
+        .reading = pressure->view.reading,
+        .warning = warned ? PGD_WARNING_LOW : PGD_WARNING_NONE,
+        .budget_bytes = memory.budget_bytes,
+        .used_bytes = memory.used_bytes,
+        .floor_bytes = pagoda_cache_budget_floor(pressure->cache),
+        .ceiling_bytes = memory.opened_bytes,
+        .may_spill = pressure->cache->on_full == PAGODA_ON_FULL_SPILL,
+        .may_let_go = pressure->cache->on_full != PAGODA_ON_FULL_STOP,
+    };
+    struct pgd_governor_decision decision;
+    pgd_governor_step(&pressure->governor, &input, &decision);
+    pressure->view.state = decision.state;
+    pressure->refuses = has_action(&decision, PGD_ACTION_REFUSE);
+    pressure->next_us = start_us + (uint64_t) decision.next_ms * 1000;
+    obey(pressure, &decision, memory.budget_bytes, start_us);
+}
+
+void pgd_pressure_warn(struct pgd_pressure *pressure)
+{
+    atomic_store(&pressure->warned, true);
+}
+
+bool pgd_pressure_refuses(const struct pgd_pressure *pressure)
+{
+    return pressure->refuses;
+}
+
+uint32_t pgd_pressure_wait_ms(const struct pgd_pressure *pressure)
+{
+    const uint64_t now_us = microseconds(pressure);
+    return now_us >= pressure->next_us ? 0 : (uint32_t) ((pressure->next_us - now_us) / 1000 + 1);
+}
+
+const struct pgd_pressure_view *pgd_pressure_look(const struct pgd_pressure *pressure)
+{
+    return &pressure->view;
+}
