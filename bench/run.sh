@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All measurements behind the README and docs/results.md, in about half an hour on two cores. `make bench` runs this.
 #
-#     bench/run.sh [fidelity|speed|stream|needle|kernels|digests|memory|recall]...     (default: all but recall)
+#     bench/run.sh [fidelity|speed|stream|needle|kernels|digests|memory|pressure|recall]...     (default: all but recall)
 #
 # Run it on a quiet machine: engines are compared side by side, but a busy neighbour still costs precision.
 set -euo pipefail
@@ -48,8 +48,10 @@ digests() {
 
 memory() { python3 tests/cli/test_memory_limit.py; }
 
+pressure() { python3 tests/cli/test_pressure.py --cycles 20; }
+
 machine
-for what in "${@:-fidelity speed stream needle kernels digests memory}"; do
+for what in "${@:-fidelity speed stream needle kernels digests memory pressure}"; do
     for one in $what; do
         printf '\n== %s\n' "$one"
         "$one"

@@ -26,8 +26,8 @@ struct pgd_lines;
 struct pgd_lines *pgd_lines_open(const struct pgd_terminal *terminal, const char *const *commands);
 void pgd_lines_close(struct pgd_lines *lines);
 
-/* While a line is being typed, `call` is called every so often: it says after how many milliseconds it wants to be called
- * again (-1: never). Only on a terminal with an editor, and where signals are answered between calls. */
+/* While a line is being typed, `call` is called every so often: it says after how many milliseconds it wants to be
+ * called again (-1: never). Only on a terminal with an editor. */
 void pgd_lines_while_waiting(struct pgd_lines *lines, int (*call)(void *user), void *user);
 
 /* Whether somebody sits at the other end: prompts are shown, and Ctrl-C is for editing. */

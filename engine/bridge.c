@@ -116,9 +116,9 @@ static enum pagoda_status check_gaps(const struct pgd_bridge *bridge, const stru
 
 /* ---- the process budget ---- */
 
-/* Everything but KV state, at most. The probe has touched the weights and run a small graph: what a large one touches of
- * the compute buffers comes on top, and so do weights that were not needed yet. Mapped weights count whole: they can
- * be read again, but a process whose weights have left memory stands still. */
+/* Everything but KV state, at most. The probe has touched the weights and run a small graph: what a large one touches
+ * of the compute buffers comes on top, and so do weights that were not needed yet. Mapped weights count whole: they
+ * can be read again, but a process whose weights have left memory stands still. */
 static uint64_t measure_process(const struct pgd_bridge *bridge)
 {
     const uint64_t program_bytes = 8u << 20; /* code of the program and its libraries, as far as it is resident */

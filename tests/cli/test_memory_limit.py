@@ -9,9 +9,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
+
+from support.cgroup import Group
+from support.suite import Skip
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PAGODA = os.environ.get("PAGODA_BIN", os.path.join(ROOT, "build", "pagoda"))
@@ -23,52 +25,6 @@ TEXT = os.path.join(TEXTS, "debian-handbook.txt")
 LIMIT = 256 << 20
 KV = 64 << 20
 RESULTS = {"passed": 0, "failed": 0, "skipped": 0}
-
-
-class Skip(Exception):
-    pass
-
-
-class Group:
-    """A memory cgroup of our own; removed again."""
-
-    def __init__(self):
-        self.path = None
-        name = f"pagoda-test-{os.getpid()}"
-        for base, limit, peak in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.max_usage_in_bytes"),
-                                  ("/sys/fs/cgroup", "memory.max", "memory.peak")):
-            path = os.path.join(base, name)
-            try:
-                os.mkdir(path)
-            except OSError:
-                continue
-            if os.path.exists(os.path.join(path, limit)):
-                self.path, self.limit, self.peak = path, limit, peak
-                break
-            os.rmdir(path)
-        if self.path is None:
-            raise Skip("needs root and a memory cgroup")
-        self.write(self.limit, str(LIMIT))
-        for swap in ("memory.swap.max", "memory.memsw.limit_in_bytes"):
-            if os.path.exists(os.path.join(self.path, swap)):
-                self.write(swap, "0" if swap.endswith("max") else str(LIMIT))
-
-    def write(self, name, text):
-        with open(os.path.join(self.path, name), "w") as file:
-            file.write(text)
-
-    def read(self, name):
-        with open(os.path.join(self.path, name)) as file:
-            return file.read().strip()
-
-    def run(self, command, **options):
-        def join():
-            self.write("cgroup.procs", str(os.getpid()))
-
-        return subprocess.run(command, preexec_fn=join, capture_output=True, timeout=600, **options)
-
-    def remove(self):
-        os.rmdir(self.path)
 
 
 def copy_of_model(folder):
@@ -92,13 +48,10 @@ def long_prompt(file):
 
 
 def with_group(test):
-    group = Group()
-    try:
-        with tempfile.TemporaryDirectory() as folder, tempfile.NamedTemporaryFile("w", suffix=".txt") as prompt:
-            long_prompt(prompt)
-            test(group, copy_of_model(folder), prompt.name)
-    finally:
-        group.remove()
+    with Group(LIMIT) as group, tempfile.TemporaryDirectory() as folder, \
+            tempfile.NamedTemporaryFile("w", suffix=".txt") as prompt:
+        long_prompt(prompt)
+        test(group, copy_of_model(folder), prompt.name)
 
 
 def check(condition, what):
