@@ -50,7 +50,7 @@ static void empty_slab(struct pagoda_cache *cache, uint32_t slab)
 
 bool pgd_cache_compact(struct pagoda_cache *cache)
 {
-    if (cache->class_count == 1) {
+    if (cache->class_count == 1 || !pgd_pool_may_empty(cache->pool)) {
         return false;
     }
     pgd_cache_mark_fixed(cache);

@@ -460,6 +460,16 @@ static void make_last(struct pgd_pool *pool, uint32_t number)
     slab->next = SLAB_NONE;
 }
 
+bool pgd_pool_may_empty(const struct pgd_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->layout.class_count; i++) {
+        if (pool->classes[i].partial_places >= pool->classes[i].places) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool pgd_pool_pick_to_empty(struct pgd_pool *pool, uint32_t class_index, uint32_t *slab_number)
 {
     const struct class_state *const class_state = &pool->classes[class_index];

@@ -79,6 +79,8 @@ uint64_t pgd_pool_slabs_needed(const struct pgd_pool *pool, const uint32_t *need
  * caller moves the frames: takes another for each that is in it, and gives the old one back. O(slabs). */
 void pgd_pool_clear_marks(struct pgd_pool *pool);
 void pgd_pool_mark(struct pgd_pool *pool, uint32_t frame);
+/* False when pick_to_empty would be for every class, whatever is marked. O(classes). */
+bool pgd_pool_may_empty(const struct pgd_pool *pool);
 PGD_MUST_CHECK bool pgd_pool_pick_to_empty(struct pgd_pool *pool, uint32_t class_index, uint32_t *slab);
 uint32_t pgd_pool_slab_of(const struct pgd_pool *pool, uint32_t frame);
 
