@@ -136,7 +136,7 @@ static const struct arg args[] = {
 
     {"Memory", "kv", "", "SIZE", "hard budget of all KV state: 512M, 25% of the available memory, or auto", ALL, BUDGET,
      AT(kv), 0, 0, NULL},
-    {NULL, "mem", "", "SIZE", "hard budget of the whole process: KV state gets what weights and compute buffers leave",
+    {NULL, "mem", "", "SIZE", "hard budget of the process: KV state gets what the model leaves; auto: no number",
      TALK | PLAN, BUDGET, AT(mem), 0, 0, NULL},
     {NULL, "no-governor", "", NULL, "keep the KV budget when other programs need the memory", TALK, SWITCH,
      AT(no_governor), 0, 0, NULL},

@@ -78,18 +78,21 @@ void pgd_watch_print(const struct pgd_watch *watch, const struct pagoda_memory *
         return;
     }
     const struct pgd_pressure_view *view = pgd_pressure_look(watch->pressure);
-    printf("memory is %s", pgd_governor_state_name(view->state));
+    printf("memory: %s", pgd_governor_state_name(view->state));
     if (view->reading.known) {
-        printf(": %s left by %s", pgd_size_words(view->reading.available_bytes).text, view->reading.source);
+        printf(", %s left", pgd_size_words(view->reading.available_bytes).text);
+    }
+    putchar('\n');
+    if (view->reading.known && view->state != PGD_GOVERNOR_COMFORTABLE) {
+        printf("  by %s\n", view->reading.source);
     }
     if (memory->budget_bytes < memory->opened_bytes) {
-        printf("; KV budget %s of %s", pgd_size_words(memory->budget_bytes).text,
+        printf("  KV budget %s of %s\n", pgd_size_words(memory->budget_bytes).text,
                pgd_size_words(memory->opened_bytes).text);
     }
     if (view->steps_down + view->steps_up > 0) {
-        printf("; made smaller %" PRIu64 " times, larger %" PRIu64 " times", view->steps_down, view->steps_up);
+        printf("  steps down %" PRIu64 ", steps up %" PRIu64 "\n", view->steps_down, view->steps_up);
     }
-    putchar('\n');
 }
 
 bool pgd_watch_refuses(struct pgd_watch *watch)

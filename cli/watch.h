@@ -30,7 +30,7 @@ void pgd_watch_tell(struct pgd_watch *watch);
 /* While waiting for something else; returns after how many milliseconds to call again, or -1 for never. */
 int pgd_watch_idle(void *watch);
 
-/* One line on standard output: state, what is left, where the budget is. */
+/* On standard output, short lines: state, what is left, where the budget is. */
 void pgd_watch_print(const struct pgd_watch *watch, const struct pagoda_memory *memory);
 
 /* True, and told, when memory is so short that a new turn must not begin. */

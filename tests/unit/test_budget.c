@@ -6,11 +6,11 @@
 
 #define ROUNDING 4e-3
 
-/* The thread sanitizer remembers every byte that was written, in memory of its own. */
-#if defined(__SANITIZE_THREAD__)
+/* Sanitizers remember what was written in memory of their own. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define SHADOWED 1
 #elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
 #define SHADOWED 1
 #endif
 #endif
