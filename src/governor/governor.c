@@ -134,15 +134,25 @@ static uint64_t subtract(uint64_t a, uint64_t b)
     return a - pgd_min_u64(a, b);
 }
 
+/* What others took since the last look, if that one pressed too: they will take as much again before the next. */
+static uint64_t taken_by_others(const struct pgd_governor *governor, const struct pgd_governor_input *input)
+{
+    if (!governor->started || !governor->last_pressed) {
+        return 0;
+    }
+    const uint64_t given_back = subtract(governor->last_used_bytes, input->used_bytes);
+    return subtract(pgd_add_capped_u64(governor->last_available_bytes, given_back), input->reading.available_bytes);
+}
+
 /* G4. What a look that presses leaves of the budget. */
-static uint64_t budget_down(const struct look *look)
+static uint64_t budget_down(const struct pgd_governor *governor, const struct look *look)
 {
     const struct pgd_governor_input *input = look->input;
     const uint64_t held = pgd_min_u64(input->used_bytes, input->budget_bytes);
     uint64_t budget = input->budget_bytes;
     if (input->reading.known && input->reading.available_bytes < look->mark) {
         const uint64_t lacking = look->mark + look->mark / 4 - input->reading.available_bytes;
-        budget = subtract(held, lacking);
+        budget = subtract(held, pgd_add_capped_u64(lacking, taken_by_others(governor, input)));
     }
     if (input->warning != PGD_WARNING_NONE) { /* a part of what could leave */
         const uint64_t part = input->warning == PGD_WARNING_LOW ? 4 : 2;
@@ -198,7 +208,7 @@ static uint64_t move_budget(struct pgd_governor *governor, const struct look *lo
     const uint64_t most = pgd_max_u64(input->ceiling_bytes, input->floor_bytes);
     uint64_t budget = pgd_min_u64(input->budget_bytes, most);
     if (look->presses) {
-        budget = budget_down(look);
+        budget = budget_down(governor, look);
     } else if (budget < input->ceiling_bytes && may_grow(governor, look)) {
         budget = budget_up(governor, look);
     }
@@ -327,4 +337,6 @@ void pgd_governor_step(struct pgd_governor *governor, const struct pgd_governor_
     governor->started = true;
     governor->last_ms = input->now_ms;
     governor->last_available_bytes = input->reading.available_bytes;
+    governor->last_used_bytes = input->used_bytes;
+    governor->last_pressed = look.presses && input->reading.known;
 }

@@ -13,7 +13,8 @@
  *   clear  2 marks
  *
  * The budget
- *   down   at once, whenever less than a mark is available: by what lacks to a mark and a quarter
+ *   down   at once, whenever less than a mark is available: by what lacks to a mark and a quarter, and, from the second
+ *          such look in a row on, by as much again as others took since the one before
  *   up     in COMFORTABLE only, in steps of half of what lacks, a second apart, after CALM_MS without pressure, and
  *          only to what leaves `clear` available. When all that was given up can be had back and twice `clear` stays
  *          (full relief), RELIEF_MS are enough.
@@ -92,6 +93,8 @@ struct pgd_governor {
     uint64_t calm_bytes; /* least that was available since the last pressure */
     uint64_t last_ms;
     uint64_t last_available_bytes;
+    uint64_t last_used_bytes;
+    bool last_pressed;
 };
 
 void pgd_governor_init(struct pgd_governor *governor);

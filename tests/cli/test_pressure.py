@@ -280,7 +280,8 @@ def measure(version, cycles):
             life.kill()
     rate = free.pieces_in_last(5)
     print(f"group of version {version}, limit {usual * 1.15 / MIB:.0f} MiB, {len(below)} hogs at 64 MiB/s: "
-          f"{kills} kills; below the mark {statistics.median(below) * 1000:.0f} ms (median), {max(below) * 1000:.0f} ms (most); "
+          f"{kills} kills; "
+          f"below the mark {statistics.median(below) * 1000:.0f} ms (median), {max(below) * 1000:.0f} ms (most); "
           f"speed after the last one {life.pieces_in_last(5) / rate * 100:.0f} % of the unpressed run's")
     print("   " + life.notes.strip().replace("\n", "\n   "))
 
