@@ -22,7 +22,7 @@ MIB = 1 << 20
 RATE = 64 * MIB
 MARK = 32 * MIB # below 512 MiB of limit
 TEXT = os.path.join(os.environ.get("PAGODA_TEXTS", os.path.join(ROOT, "build", "texts")), "debian-handbook.txt")
-SLOWEST_S = 1.0 # the promise is 0.5 s on a machine that has a CPU to spare; tests run on machines that have not
+SLOWEST_S = 0.5 # of pagoda's own CPU time: on a machine without a CPU to spare, the wall clock measures its neighbours
 SMALL = ["--kv", "16M", "-n", "8", "--temp", "0", "--ignore-eos"]
 
 
@@ -73,6 +73,14 @@ class Life:
             self.notes = file.read()
         assert self.code == code, f"exit code {self.code}: {self.notes[-1500:]}"
 
+    def cpu_seconds(self):
+        try:
+            with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+        except OSError: # it has ended
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def pieces_in_last(self, seconds):
         return sum(1 for at in self.times if at >= self.times[-1] - seconds)
 
@@ -83,11 +91,12 @@ class Life:
 
 
 def longest_below(samples, bound):
-    """The longest time in seconds for which all samples were below a bound."""
-    longest, since = 0.0, None
-    for at, value in samples:
-        since = (since if since is not None else at) if value < bound else None
-        longest = max(longest, at - since if since is not None else 0)
+    """The longest for which all samples were below a bound: seconds by the clock, and of pagoda's CPU time."""
+    longest, since = (0.0, 0.0), None
+    for at, cpu, value in samples:
+        since = (since or (at, cpu)) if value < bound else None
+        if since:
+            longest = (max(longest[0], at - since[0]), max(longest[1], cpu - since[1]))
     return longest
 
 
@@ -103,7 +112,7 @@ def press(life, hog, size, hold_s):
     samples = []
     hog.take(RATE, size, hold_s)
     while not hog.is_over():
-        samples.append((time.monotonic(), life.group.headroom()))
+        samples.append((time.monotonic(), life.cpu_seconds(), life.group.headroom()))
         time.sleep(0.02)
     return samples
 
@@ -139,11 +148,11 @@ def pressed_run(version, words, tokens, part, above_mark, hold_s):
 def check_hog(version):
     free, life, samples, kills = pressed_run(version, words=1900, tokens=260, part=1.15, above_mark=-12 * MIB, hold_s=2)
     assert kills == 0 and life.code == 0
-    below = longest_below(samples, MARK)
-    print(f"   group of version {version}: {below * 1000:.0f} ms below the mark at most; "
+    below, cpu = longest_below(samples, MARK)
+    print(f"   group of version {version}: {below * 1000:.0f} ms below the mark at most, {cpu * 1000:.0f} ms of CPU; "
           f"{life.notes.count('KV budget')} moves of the budget")
     assert "memory is tight" in life.notes and "KV budget" in life.notes, life.notes
-    assert below <= SLOWEST_S, f"{below * 1000:.0f} ms below the mark: {life.notes}"
+    assert cpu <= SLOWEST_S, f"{cpu * 1000:.0f} ms of CPU below the mark: {life.notes}"
     assert "dropped" not in life.notes, life.notes # run stops, it never drops
     assert len(life.text) > 0 and len(free.text) > 0
 
@@ -166,7 +175,7 @@ def a_hog_that_stays_away_from_the_mark_changes_nothing():
                                                     hold_s=1)
         except Skip:
             continue
-        assert kills == 0 and min(value for _, value in samples) >= MARK, "the hog came too near"
+        assert kills == 0 and min(value for _, _, value in samples) >= MARK, "the hog came too near"
         assert "memory is" not in life.notes, life.notes
         assert life.text == free.text
         return
@@ -266,7 +275,7 @@ def measure(version, cycles):
                 hog = Hog(group)
                 size = size or hog_size(life, -16 * MIB)
                 try:
-                    below.append(longest_below(press(life, hog, size, 1), MARK))
+                    below.append(longest_below(press(life, hog, size, 1), MARK)[0])
                 finally:
                     hog.end()
                 time.sleep(4)
