@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # All measurements behind the README and docs/results.md, in about half an hour on two cores. `make bench` runs this.
 #
-#     bench/run.sh [fidelity|speed|stream|needle|kernels|digests|memory|pressure|recall]...     (default: all but recall)
+#     bench/run.sh [fidelity|speed|stream|needle|kernels|digests|memory|pressure|recall]...
+#         (default: all but recall)
 #
 # Run it on a quiet machine: engines are compared side by side, but a busy neighbour still costs precision.
 set -euo pipefail

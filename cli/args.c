@@ -9,222 +9,26 @@
 #include <strings.h>
 
 #include "base/status.h"
+#include "cli/flags.h"
 #include "cli/suggest.h"
 #include "engine/tasks.h"
 
-const char *const pgd_policy_words[] = {"fifo", "window", "sink", NULL};
-const char *const pgd_on_full_words[] = {"stop", "evict", "spill", NULL};
-static const char *const select_words[] = {"auto", "all", NULL};
-static const char *const output_words[] = {"text", "md", "csv", "json", NULL};
-static const char *const color_words[] = {"auto", "always", "never", NULL};
-
-enum kind {
-    SWITCH,  /* bool: true */
-    NEVER,   /* --no-color: sets an int to PGD_COLOR_NEVER */
-    TEXT,    /* const char * */
-    COUNT,   /* uint64_t, may carry K, M, G */
-    SIGNED,  /* int64_t */
-    REAL,    /* float */
-    INTEGER, /* int32_t */
-    BUDGET,  /* struct pgd_budget */
-    CHOICE,  /* int: index into words */
-    TEXTS,   /* struct pgd_texts: each flag adds one */
-    COUNTS,  /* struct pgd_counts: numbers separated by commas */
-    TASKS,   /* uint32_t: bits of enum pgd_measurement, named by words separated by commas */
-    BITS,    /* uint32_t: bits of a cache type of llama.cpp */
-    CPU      /* const char *: a kernel level that is here */
-};
-
-struct arg {
-    const char *group;    /* heading in the help; NULL: as the row before */
-    const char *name;     /* without its dashes; the variable is PAGODA_ and this in capitals */
-    const char *spelling; /* other ways to write it, separated by blanks; the first is shown */
-    const char *value;    /* what the help calls its value; NULL: a switch */
-    const char *help;
-    unsigned commands;
-    enum kind kind;
-    size_t offset;
-    double least;
-    double most;
-    const char *const *words;
-};
-
-#define AT(member) offsetof(struct pgd_options, member)
-#define NOT_BENCH (PGD_COMMAND_CHAT | PGD_COMMAND_RUN | PGD_COMMAND_SHOW | PGD_COMMAND_EVAL | PGD_COMMAND_PLAN)
-#define ALL (NOT_BENCH | PGD_COMMAND_BENCH)
-#define TALK (PGD_COMMAND_CHAT | PGD_COMMAND_RUN)
-#define RUN PGD_COMMAND_RUN
-#define SHOW PGD_COMMAND_SHOW
-#define EVAL PGD_COMMAND_EVAL
-#define BENCH PGD_COMMAND_BENCH
-#define PLOT PGD_COMMAND_PLOT
-#define PLAN PGD_COMMAND_PLAN
-#define MANY 1e15
-
-static const struct arg args[] = {
-    {"Model and prompt", "model", "-m", "FILE", "the GGUF model; the first word does as well", ALL, TEXT, AT(model), 0,
-     0, NULL},
-    {NULL, "prompt", "-p", "TEXT", "the prompt; words after the model do as well", RUN, TEXT, AT(prompt), 0, 0, NULL},
-    {NULL, "file", "-f", "FILE", "read the prompt from FILE, - is standard input", RUN, TEXT, AT(file), 0, 0, NULL},
-    {NULL, "system", "-sys --system-prompt", "TEXT", "the system prompt", TALK, TEXT, AT(system), 0, 0, NULL},
-    {NULL, "raw", "", NULL, "no chat template: read the prompt as it is, control tokens included", RUN, SWITCH, AT(raw),
-     0, 0, NULL},
-
-    {"Reply", "predict", "-n --n-predict", "N",
-     "most tokens of a reply; -1: as many as it was trained for, -2: no limit", TALK, SIGNED, AT(predict), -2, MANY,
-     NULL},
-    {NULL, "ignore-eos", "", NULL, "go on when the model ends the reply", TALK, SWITCH, AT(ignore_eos), 0, 0, NULL},
-    {NULL, "special", "-sp", NULL, "show control tokens", TALK, SWITCH, AT(special), 0, 0, NULL},
-    {NULL, "seed", "-s", "N", "seed of the random choice; -1: a new one each time", TALK, SIGNED, AT(seed), -1,
-     UINT32_MAX, NULL},
-    {NULL, "temp", "--temperature", "X", "temperature; 0: always the likeliest token", TALK, REAL,
-     AT(sampler.temperature), 0, 100, NULL},
-    {NULL, "top-k", "", "N", "choose among the N likeliest tokens; 0: among all", TALK, INTEGER, AT(sampler.top_k), 0,
-     INT32_MAX, NULL},
-    {NULL, "top-p", "", "X", "choose among the likeliest that sum up to X; 1: among all", TALK, REAL, AT(sampler.top_p),
-     0, 1, NULL},
-    {NULL, "min-p", "", "X", "drop tokens less likely than X times the likeliest; 0: none", TALK, REAL,
-     AT(sampler.min_p), 0, 1, NULL},
-    {NULL, "repeat-penalty", "", "X", "make repetition less likely; 1: off", TALK, REAL, AT(sampler.repeat_penalty),
-     0.01, 100, NULL},
-    {NULL, "repeat-last-n", "", "N", "how far back the penalty looks, in tokens", TALK, INTEGER,
-     AT(sampler.repeat_last_n), 0, INT32_MAX, NULL},
-
-    {"What is measured", "n-depth", "-d --depth", "LIST",
-     "how many tokens are there before [0,2048,4096,8000, as far as the model was trained]", BENCH, COUNTS,
-     AT(bench_depths), 0, UINT32_MAX / 2, NULL},
-    {NULL, "prefill", "-p --n-prompt", "N", "tokens of a prompt that is read at each depth; 0: none", BENCH, COUNT,
-     AT(prefill), 0, 65536, NULL},
-    {NULL, "n-gen", "-n", "N", "tokens that are decoded one by one at each depth; 0: none", BENCH, COUNT, AT(gen), 0,
-     65536, NULL},
-    {NULL, "repetitions", "-r", "N", "runs of each; the median counts", BENCH, COUNT, AT(repetitions), 1,
-     PGD_REPETITIONS_MAX, NULL},
-    {NULL, "no-stock", "", NULL, "without the library's own cache and attention beside pagoda", BENCH, SWITCH,
-     AT(no_stock), 0, 0, NULL},
-    {NULL, "no-peers", "", NULL, "without the llama-bench programs on the PATH", BENCH, SWITCH, AT(no_peers), 0, 0,
-     NULL},
-    {NULL, "text", "", "FILE", "a text to read, may be given several times; none: those of 'make texts'", EVAL, TEXTS,
-     AT(texts), 0, 0, NULL},
-    {NULL, "docs", "", "N", "documents, spread over the texts, at least one of each if not given", EVAL, COUNT,
-     AT(documents), 1, 1000, NULL},
-    {NULL, "tokens", "", "N", "tokens of a document; 0: 4,096, or as many as the model was trained for", EVAL, COUNT,
-     AT(document_tokens), 0, 1 << 24, NULL},
-    {NULL, "step", "", "N", "most tokens read at once", EVAL, COUNT, AT(step), 1, 256, NULL},
-    {NULL, "noise", "", NULL,
-     "measure as well what rounding to 15 bits costs, the floor below which nothing can be told", EVAL, SWITCH,
-     AT(noise), 0, 0, NULL},
-    {NULL, "decode", "", "N",
-     "count only the last N tokens of a document and read those one by one, as in a reply; 0: count all", EVAL, COUNT,
-     AT(decode), 0, 1 << 24, NULL},
-    {NULL, "tasks", "", "LIST",
-     "what to measure: documents, passkey, keys, lookup, copy, words, facts, all (but documents) [documents]", EVAL,
-     TASKS, AT(measured), 0, 0, NULL},
-    {NULL, "questions", "", "N", "how many questions of each task and length", EVAL, COUNT, AT(questions), 1, 100000,
-     NULL},
-    {NULL, "raw", "", NULL, "ask without the model's chat template", EVAL, SWITCH, AT(raw), 0, 0, NULL},
-    {NULL, "passkey", "", NULL, "as --tasks with passkey added: ask for a number hidden in a text as well", EVAL,
-     SWITCH, AT(passkey), 0, 0, NULL},
-    {NULL, "passkey-only", "", NULL, "as --tasks passkey: ask for hidden numbers and nothing else", EVAL, SWITCH,
-     AT(passkey_only), 0, 0, NULL},
-    {NULL, "lengths", "", "LIST", "lengths of texts with a question; not given: 1024,2048,4096", EVAL, COUNTS,
-     AT(lengths), 1, 1 << 24, NULL},
-    {NULL, "depths", "", "N", "at how many depths from start to end it is hidden", EVAL, COUNT, AT(depths), 1, 100,
-     NULL},
-    {NULL, "trials", "", "N", "how many numbers for each length and depth", EVAL, COUNT, AT(trials), 1, 1000, NULL},
-    {NULL, "seed", "-s", "N", "seed of hidden numbers and of intervals; -1: a new one each time", EVAL, SIGNED,
-     AT(seed), -1, UINT32_MAX, NULL},
-
-    {"Memory", "kv", "", "SIZE", "hard budget of all KV state: 512M, 25% of the available memory, or auto", ALL, BUDGET,
-     AT(kv), 0, 0, NULL},
-    {NULL, "mem", "", "SIZE", "hard budget of the process: KV state gets what the model leaves; auto: no number",
-     TALK | PLAN, BUDGET, AT(mem), 0, 0, NULL},
-    {NULL, "no-governor", "", NULL, "keep the KV budget when other programs need the memory", TALK, SWITCH,
-     AT(no_governor), 0, 0, NULL},
-    {NULL, "shape", "", "LIST", "a model in words: layers=32,heads=32,head_size=128[,kv_heads=8,window=512,...]", PLAN,
-     TEXT, AT(shape), 0, 0, NULL},
-    {NULL, "fail-if-over", "", NULL, "exit code 3 when the context does not fit", PLAN, SWITCH, AT(fail_if_over), 0, 0,
-     NULL},
-    {NULL, "ctx-size", "-c --ctx", "N", "most tokens held at once; 0: what the model was trained for", NOT_BENCH, COUNT,
-     AT(ctx_size), 0, MANY, NULL},
-    {NULL, "on-full", "", "RULE", "when the budget is full: stop, evict (chat and eval: evict, run: stop)", NOT_BENCH,
-     CHOICE, AT(on_full), 0, 0, pgd_on_full_words},
-    {NULL, "select", "", "WHICH", "pages on flash that a token reads: auto (see --recall), or all: exact, and slow",
-     NOT_BENCH, CHOICE, AT(select), 0, 0, select_words},
-    {NULL, "recall", "", "X", "share of the attention that the pages read must be expected to have", NOT_BENCH, REAL,
-     AT(recall), 0.01, 1, NULL},
-    {NULL, "flash", "--kv-flash", "SIZE", "most bytes on flash; 0: what the file system has to spare", NOT_BENCH, COUNT,
-     AT(flash), 0, MANY, NULL},
-    {NULL, "kv-dir", "--flash-dir", "DIR", "directory of the nameless file that text is spilled to", NOT_BENCH, TEXT,
-     AT(kv_dir), 0, 0, NULL},
-    {NULL, "flash-write", "", "SIZE", "most bytes written to flash in all; 0: no bound", NOT_BENCH, COUNT,
-     AT(flash_write), 0, MANY, NULL},
-    {NULL, "flash-speed", "", "SIZE",
-     "read at most so many bytes a second, to see what a slower device does; 0: no bound", NOT_BENCH, COUNT,
-     AT(flash_speed), 0, MANY, NULL},
-    {NULL, "max-stall-ms", "", "N",
-     "most milliseconds that a token waits for flash, then digests stand in; 0: as long as it takes (chat: 250)",
-     NOT_BENCH, COUNT, AT(stall_ms), 0, 600000, NULL},
-    {NULL, "policy", "", "NAME", "who leaves: fifo, window (the last --window stay), sink (the first --sinks stay too)",
-     NOT_BENCH, CHOICE, AT(policy), 0, 0, pgd_policy_words},
-    {NULL, "window", "", "N", "how many of the latest tokens stay; 0: as many as fit", NOT_BENCH, COUNT, AT(window), 0,
-     MANY, NULL},
-    {NULL, "sinks", "", "N", "how many of the first tokens stay (4 if not given)", NOT_BENCH, COUNT, AT(sinks), 0, MANY,
-     NULL},
-    {NULL, "page", "", "N", "tokens per page, a multiple of 16", ALL, COUNT, AT(page), 16, PAGODA_PAGE_TOKENS_MAX,
-     NULL},
-    {NULL, "no-pin", "", NULL, "the system prompt may leave too", TALK, SWITCH, AT(no_pin), 0, 0, NULL},
-    {NULL, "keep-gaps", "", NULL, "keep true distances past the trained length", NOT_BENCH, SWITCH, AT(keep_gaps), 0, 0,
-     NULL},
-    {NULL, "device", "", NULL, "measure the device of --kv-dir, in place of showing a model", SHOW, SWITCH, AT(device),
-     0, 0, NULL},
-    {NULL, "kv-codec", "", "NAME", "f16, q8, k8v5, k8v4, k6v4, k5v4; auto: f16, and smaller before text is dropped",
-     ALL, CHOICE, AT(codec), 0, 0, pgd_codec_words},
-    {NULL, "cache-type-k", "-ctk", "TYPE", "the same in llama.cpp's words: f16, q8_0, q5_0, q4_0", ALL, BITS,
-     AT(key_bits), 0, 0, NULL},
-    {NULL, "cache-type-v", "-ctv", "TYPE", "for the values (if one is given, it holds for both)", ALL, BITS,
-     AT(value_bits), 0, 0, NULL},
-
-    {"Machine", "threads", "-t", "N", "threads for the reply; 0: all CPUs", ALL, COUNT, AT(threads), 0,
-     PAGODA_THREADS_MAX, NULL},
-    {NULL, "threads-batch", "-tb", "N", "threads for the prompt; 0: as --threads", NOT_BENCH, COUNT, AT(threads_batch),
-     0, PAGODA_THREADS_MAX, NULL},
-    {NULL, "no-mmap", "", NULL, "copy the weights into memory, do not map the file", ALL, SWITCH, AT(no_mmap), 0, 0,
-     NULL},
-    {NULL, "cpu", "", "LEVEL", "kernel level: auto, or one that 'pagoda version' lists", ALL, CPU, AT(cpu), 0, 0, NULL},
-
-    {"Output", "output", "-o", "FORMAT", "text, md, csv or json", BENCH, CHOICE, AT(output), 0, 0, output_words},
-    {NULL, "out", "-o --output", "FILE", "the page to write, - is standard output; if not given: FILE.html", PLOT, TEXT,
-     AT(out), 0, 0, NULL},
-    {NULL, "trace", "", "FILE", "write where memory and tokens go, many times a second, for 'pagoda plot'", TALK, TEXT,
-     AT(trace), 0, 0, NULL},
-    {NULL, "json", "", NULL, "one JSON object on standard output, and nothing else", RUN | SHOW | EVAL | PLAN, SWITCH,
-     AT(json), 0, 0, NULL},
-    {NULL, "quiet", "-q", NULL, "no banner and no progress; warnings stay", TALK | EVAL | BENCH, SWITCH, AT(quiet), 0,
-     0, NULL},
-    {NULL, "verbose", "-v", NULL, "speed and memory after every reply", TALK, SWITCH, AT(verbose), 0, 0, NULL},
-    {NULL, "color", "--colour", "WHEN", "auto, always, never; NO_COLOR is respected", ALL, CHOICE, AT(color), 0, 0,
-     color_words},
-    {NULL, "no-color", "--no-colour", NULL, "as --color never", ALL, NEVER, AT(color), 0, 0, NULL},
-    {NULL, "ascii", "", NULL, "draw with ASCII only", ALL, SWITCH, AT(ascii), 0, 0, NULL},
-};
-#define ARG_COUNT (sizeof(args) / sizeof(args[0]))
-
 /* ---- values ---- */
 
-static void *field_of(struct pgd_options *options, const struct arg *arg)
+static void *field_of(struct pgd_options *options, const struct pgd_flag *arg)
 {
     return (char *) options + arg->offset;
 }
 
-static enum pagoda_status fail_range(const struct arg *arg, const char *text, struct pagoda_error *error)
+static enum pagoda_status fail_range(const struct pgd_flag *arg, const char *text, struct pagoda_error *error)
 {
-    if (arg->most >= MANY) {
+    if (arg->most >= PGD_FLAG_MANY) {
         return pgd_fail(error, PAGODA_RANGE, "'%.64s' is out of range: at least %g", text, arg->least);
     }
     return pgd_fail(error, PAGODA_RANGE, "'%.64s' is out of range: %.10g to %.10g", text, arg->least, arg->most);
 }
 
-static enum pagoda_status set_signed(const struct arg *arg, const char *text, int64_t *value,
+static enum pagoda_status set_signed(const struct pgd_flag *arg, const char *text, int64_t *value,
                                      struct pagoda_error *error)
 {
     char *end = NULL;
@@ -240,7 +44,7 @@ static enum pagoda_status set_signed(const struct arg *arg, const char *text, in
     return PAGODA_OK;
 }
 
-static enum pagoda_status set_integer(const struct arg *arg, const char *text, int32_t *value,
+static enum pagoda_status set_integer(const struct pgd_flag *arg, const char *text, int32_t *value,
                                       struct pagoda_error *error)
 {
     int64_t wide = 0;
@@ -251,7 +55,7 @@ static enum pagoda_status set_integer(const struct arg *arg, const char *text, i
     return status;
 }
 
-static enum pagoda_status set_count(const struct arg *arg, const char *text, uint64_t *value,
+static enum pagoda_status set_count(const struct pgd_flag *arg, const char *text, uint64_t *value,
                                     struct pagoda_error *error)
 {
     struct pagoda_error ignored;
@@ -274,7 +78,7 @@ static int by_size(const void *a, const void *b)
 }
 
 /* "0,2048,4096", in any order. */
-static enum pagoda_status set_counts(const struct arg *arg, const char *text, struct pgd_counts *counts,
+static enum pagoda_status set_counts(const struct pgd_flag *arg, const char *text, struct pgd_counts *counts,
                                      struct pagoda_error *error)
 {
     uint64_t values[PGD_LIST_MAX];
@@ -302,7 +106,8 @@ static enum pagoda_status set_counts(const struct arg *arg, const char *text, st
     return PAGODA_OK;
 }
 
-static enum pagoda_status set_real(const struct arg *arg, const char *text, float *value, struct pagoda_error *error)
+static enum pagoda_status set_real(const struct pgd_flag *arg, const char *text, float *value,
+                                   struct pagoda_error *error)
 {
     char *end = NULL;
     const double number = strtod(text, &end);
@@ -316,7 +121,8 @@ static enum pagoda_status set_real(const struct arg *arg, const char *text, floa
     return PAGODA_OK;
 }
 
-static enum pagoda_status set_choice(const struct arg *arg, const char *text, int *value, struct pagoda_error *error)
+static enum pagoda_status set_choice(const struct pgd_flag *arg, const char *text, int *value,
+                                     struct pagoda_error *error)
 {
     char list[96] = "";
     struct pgd_suggestion suggestion = pgd_suggest_start(text);
@@ -420,7 +226,7 @@ static enum pagoda_status set_cpu(const char *text, const char **value, struct p
 }
 
 /* Sets the field of `arg` from `text`; a switch has no text. */
-static enum pagoda_status set_value(struct pgd_options *options, const struct arg *arg, const char *text,
+static enum pagoda_status set_value(struct pgd_options *options, const struct pgd_flag *arg, const char *text,
                                     struct pagoda_error *error)
 {
     void *field = field_of(options, arg);
@@ -446,7 +252,7 @@ static enum pagoda_status set_value(struct pgd_options *options, const struct ar
 /* ---- names ---- */
 
 /* Whether `word` (length bytes, with its dashes) is one of the spellings of `arg`. */
-static bool is_spelling(const struct arg *arg, const char *word, size_t length)
+static bool is_spelling(const struct pgd_flag *arg, const char *word, size_t length)
 {
     if (length > 2 && word[0] == '-' && word[1] == '-' && strlen(arg->name) == length - 2 &&
         memcmp(arg->name, word + 2, length - 2) == 0) {
@@ -463,12 +269,12 @@ static bool is_spelling(const struct arg *arg, const char *word, size_t length)
 }
 
 /* The flag that `word` is to `command`, or else to another one: -p and -n mean something of their own to bench. */
-static const struct arg *find_arg(enum pgd_command command, const char *word, size_t length)
+static const struct pgd_flag *find_arg(enum pgd_command command, const char *word, size_t length)
 {
-    const struct arg *found = NULL;
-    for (size_t i = 0; i < ARG_COUNT; i++) {
-        if (is_spelling(&args[i], word, length) && (found == NULL || (args[i].commands & command) != 0)) {
-            found = &args[i];
+    const struct pgd_flag *found = NULL;
+    for (size_t i = 0; i < pgd_flag_count; i++) {
+        if (is_spelling(&pgd_flags[i], word, length) && (found == NULL || (pgd_flags[i].commands & command) != 0)) {
+            found = &pgd_flags[i];
         }
     }
     return found;
@@ -481,9 +287,9 @@ static enum pagoda_status fail_unknown(enum pgd_command command, const char *wor
     const size_t dashes = strspn(word, "-");
     snprintf(wanted, sizeof(wanted), "%.*s", (int) (length - dashes), word + dashes);
     struct pgd_suggestion suggestion = pgd_suggest_start(wanted);
-    for (size_t i = 0; i < ARG_COUNT; i++) {
-        if ((args[i].commands & command) != 0) {
-            pgd_suggest_try(&suggestion, args[i].name);
+    for (size_t i = 0; i < pgd_flag_count; i++) {
+        if ((pgd_flags[i].commands & command) != 0) {
+            pgd_suggest_try(&suggestion, pgd_flags[i].name);
         }
     }
     pgd_suggest_try(&suggestion, "help");
@@ -512,7 +318,7 @@ static const char *command_name(unsigned command)
 
 /* ---- the environment ---- */
 
-static void variable_of(const struct arg *arg, char *name, size_t bytes)
+static void variable_of(const struct pgd_flag *arg, char *name, size_t bytes)
 {
     snprintf(name, bytes, "PAGODA_%s", arg->name);
     for (char *at = name; *at != '\0'; at++) {
@@ -532,7 +338,8 @@ static bool is_no(const char *text)
            strcasecmp(text, "off") == 0;
 }
 
-static enum pagoda_status read_variable(struct pgd_options *options, const struct arg *arg, struct pagoda_error *error)
+static enum pagoda_status read_variable(struct pgd_options *options, const struct pgd_flag *arg,
+                                        struct pagoda_error *error)
 {
     char name[64];
     variable_of(arg, name, sizeof(name));
@@ -560,9 +367,9 @@ static enum pagoda_status read_environment(enum pgd_command command, struct pgd_
                                            struct pagoda_error *error)
 {
     enum pagoda_status status = PAGODA_OK;
-    for (size_t i = 0; i < ARG_COUNT && status == PAGODA_OK; i++) {
-        if ((args[i].commands & command) != 0) {
-            status = read_variable(options, &args[i], error);
+    for (size_t i = 0; i < pgd_flag_count && status == PAGODA_OK; i++) {
+        if ((pgd_flags[i].commands & command) != 0) {
+            status = read_variable(options, &pgd_flags[i], error);
         }
     }
     return status;
@@ -597,13 +404,13 @@ static void fill_defaults(enum pgd_command command, struct pgd_options *options)
 
 /* Which flags were given on the command line: contradictions among those are errors, not preferences. */
 struct given {
-    bool by_flag[ARG_COUNT];
+    bool by_flag[PGD_FLAGS_MAX];
 };
 
 static bool was_given(const struct given *given, const char *name)
 {
-    for (size_t i = 0; i < ARG_COUNT; i++) {
-        if (strcmp(args[i].name, name) == 0) {
+    for (size_t i = 0; i < pgd_flag_count; i++) {
+        if (strcmp(pgd_flags[i].name, name) == 0) {
             return given->by_flag[i];
         }
     }
@@ -616,7 +423,7 @@ static enum pagoda_status take_flag(enum pgd_command command, struct pgd_options
 {
     const size_t length = strcspn(word, "=");
     const char *text = word[length] == '=' && word[1] == '-' ? word + length + 1 : NULL;
-    const struct arg *arg = find_arg(command, word, text != NULL ? length : strlen(word));
+    const struct pgd_flag *arg = find_arg(command, word, text != NULL ? length : strlen(word));
     if (arg == NULL) {
         return fail_unknown(command, word, length, error);
     }
@@ -634,10 +441,10 @@ static enum pagoda_status take_flag(enum pgd_command command, struct pgd_options
         text = *next;
         *used_next = true;
     }
-    if (arg->kind == TEXTS && !given->by_flag[arg - args]) {
+    if (arg->kind == TEXTS && !given->by_flag[arg - pgd_flags]) {
         ((struct pgd_texts *) field_of(options, arg))->count = 0; /* a flag beats its variable */
     }
-    given->by_flag[arg - args] = true;
+    given->by_flag[arg - pgd_flags] = true;
     struct pagoda_error reason;
     enum pagoda_status status = set_value(options, arg, text, &reason);
     if (status != PAGODA_OK) {
@@ -855,7 +662,7 @@ struct pgd_options pgd_options_noise(const struct pgd_options *options, uint64_t
 /* ---- help ---- */
 
 /* The default as the table's field holds it, or "" when the help line says it or there is none. */
-static void print_default(const struct pgd_options *defaults, const struct arg *arg, char *text, size_t bytes)
+static void print_default(const struct pgd_options *defaults, const struct pgd_flag *arg, char *text, size_t bytes)
 {
     const void *field = (const char *) defaults + arg->offset;
     text[0] = '\0';
@@ -881,7 +688,7 @@ static void print_default(const struct pgd_options *defaults, const struct arg *
     }
 }
 
-static void print_arg(const struct pgd_options *defaults, const struct arg *arg, FILE *out)
+static void print_arg(const struct pgd_options *defaults, const struct pgd_flag *arg, FILE *out)
 {
     char left[64];
     char standard[48];
@@ -899,16 +706,16 @@ void pgd_args_help(enum pgd_command command, FILE *out)
     fill_defaults(command, &defaults);
     const char *group = NULL;
     const char *printed = NULL;
-    for (size_t i = 0; i < ARG_COUNT; i++) {
-        group = args[i].group != NULL ? args[i].group : group;
-        if ((args[i].commands & command) == 0) {
+    for (size_t i = 0; i < pgd_flag_count; i++) {
+        group = pgd_flags[i].group != NULL ? pgd_flags[i].group : group;
+        if ((pgd_flags[i].commands & command) == 0) {
             continue;
         }
         if (group != printed) {
             fprintf(out, "\n%s\n", group);
             printed = group;
         }
-        print_arg(&defaults, &args[i], out);
+        print_arg(&defaults, &pgd_flags[i], out);
     }
     fputs("  -h, --help                 this text\n"
           "\nEvery flag has a variable, PAGODA_KV for --kv, PAGODA_ON_FULL for --on-full; the flag wins.\n"

@@ -8,7 +8,7 @@
  */
 #include "base/number.h"
 #include "base/status.h"
-#include "cache/cache.h"
+#include "cache/spill.h"
 #include "policy/policy.h"
 
 /* Bytes that are no frames: they do not move. */
@@ -16,7 +16,7 @@ static uint64_t fixed_bytes(const struct pagoda_cache *cache)
 {
     const struct pgd_ledger *ledger = &cache->ledger;
     return ledger->used_bytes - ledger->by_category[PAGODA_MEMORY_KV_EXACT] -
-           ledger->by_category[PAGODA_MEMORY_KV_QUANTIZED];
+           ledger->by_category[PAGODA_MEMORY_KV_QUANTIZED] - ledger->by_category[PAGODA_MEMORY_DIGESTS];
 }
 
 /* Slabs that a budget holds. */
@@ -24,11 +24,6 @@ static uint32_t slabs_in(const struct pagoda_cache *cache, uint64_t bytes)
 {
     const uint64_t left = bytes - pgd_min_u64(bytes, fixed_bytes(cache));
     return (uint32_t) pgd_min_u64(left / pgd_pool_slab_bytes(cache->pool), pgd_pool_slab_count(cache->pool));
-}
-
-static uint32_t spare_slabs(const struct pagoda_cache *cache)
-{
-    return cache->rung_count > 1 ? 1 : 0; /* the next re-encoding may need a slab of its own */
 }
 
 /* ---- the floor ---- */
@@ -39,7 +34,7 @@ static void add_staying_frames(const struct pagoda_cache *cache, uint32_t index,
     const bool shrinks = pgd_cache_may_shrink(cache, index, cache->position);
     const uint32_t rung = shrinks ? cache->rung_count - 1 : pgd_table_codec(cache->table, index);
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-        if (pgd_table_page(cache->table, index, layer)->state != PAGODA_PAGE_ABSENT) {
+        if (pgd_page_has_frame(pgd_table_page(cache->table, index, layer))) {
             frames[cache->layers[layer].kinds[rung].frame_class]++;
         }
     }
@@ -53,14 +48,17 @@ static uint64_t floor_slabs(const struct pagoda_cache *cache, uint32_t count)
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         struct pgd_policy_block block;
         pgd_cache_policy_block(cache, index, &block);
-        const bool leaves = cache->on_full == PAGODA_ON_FULL_EVICT && pgd_policy_may_leave(&cache->policy, &block);
+        const bool drops = cache->on_full != PAGODA_ON_FULL_STOP && pgd_policy_may_leave(&cache->policy, &block);
+        const bool spills =
+            cache->on_full == PAGODA_ON_FULL_SPILL && pgd_spill_may_leave(cache, index, cache->position);
+        const bool leaves = drops || spills;
         if (!leaves && !block.pinned && !block.open) {
             add_staying_frames(cache, index, frames);
         }
     }
     pgd_cache_mark_fixed(cache);
     pgd_cache_frames_needed(cache, count, needs);
-    uint64_t slabs = pgd_pool_slabs_marked(cache->pool) + spare_slabs(cache);
+    uint64_t slabs = pgd_pool_slabs_marked(cache->pool) + pgd_cache_spare_slabs(cache);
     for (uint32_t i = 0; i < cache->class_count; i++) {
         const uint64_t places = pgd_pool_slab_bytes(cache->pool) / pgd_pool_frame_bytes(cache->pool, i);
         slabs += pgd_div_up_u64(frames[i] + needs[i], places);
@@ -91,14 +89,22 @@ static bool fits_in(const struct pagoda_cache *cache, uint32_t slabs)
 {
     uint32_t needs[PGD_POOL_CLASSES_MAX];
     pgd_cache_frames_needed(cache, 1, needs);
-    return pgd_pool_slabs_used(cache->pool) + pgd_pool_slabs_needed(cache->pool, needs) + spare_slabs(cache) <= slabs;
+    return pgd_pool_slabs_used(cache->pool) + pgd_pool_slabs_needed(cache->pool, needs) +
+               pgd_cache_spare_slabs(cache) <=
+           slabs;
+}
+
+static bool spill_some(struct pagoda_cache *cache)
+{
+    return cache->on_full == PAGODA_ON_FULL_SPILL && pgd_spill_make_room(cache, cache->position);
 }
 
 /* What loses nothing comes first, what loses text comes last. */
 static bool make_fit(struct pagoda_cache *cache, uint32_t slabs)
 {
     while (!fits_in(cache, slabs)) {
-        if (!pgd_cache_compact(cache) && !pgd_cache_shrink_one(cache, cache->position) && !pgd_cache_evict_one(cache)) {
+        if (!pgd_cache_compact(cache) && !pgd_cache_shrink_one(cache, cache->position) && !spill_some(cache) &&
+            !pgd_cache_evict_one(cache)) {
             break;
         }
     }
@@ -112,7 +118,8 @@ static void move_inside(struct pagoda_cache *cache)
         for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
             const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
             uint32_t inside = PGD_FRAME_NONE;
-            if (page->state == PAGODA_PAGE_SEALED && pgd_pool_copy_inside(cache->pool, page->frame, &inside)) {
+            const bool moves = page->state == PAGODA_PAGE_SEALED || page->state == PAGODA_PAGE_CLEAN;
+            if (moves && pgd_pool_copy_inside(cache->pool, page->frame, &inside)) {
                 pgd_pool_give(cache->pool, pgd_table_reencode(cache->table, index, layer, inside, page->codec));
             }
         }

@@ -184,6 +184,9 @@ PGD_MUST_CHECK bool pgd_cache_evict_one(struct pagoda_cache *cache);
 PGD_MUST_CHECK enum pagoda_status pgd_cache_make_room(struct pagoda_cache *cache, uint32_t count,
                                                       struct pagoda_error *error);
 
+/* Slabs that stay without a class: the next re-encoding may need one of its own. */
+uint32_t pgd_cache_spare_slabs(const struct pagoda_cache *cache);
+
 /* Whether a frame of this class can be taken without taking from what the next `count` tokens need. */
 bool pgd_cache_has_spare(const struct pagoda_cache *cache, uint32_t class_index, uint32_t count);
 

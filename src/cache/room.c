@@ -167,8 +167,7 @@ void pgd_cache_frames_needed(const struct pagoda_cache *cache, uint32_t count, u
     }
 }
 
-/* Slabs that stay without a class: the next re-encoding may need one of its own. */
-static uint32_t spare_slabs(const struct pagoda_cache *cache)
+uint32_t pgd_cache_spare_slabs(const struct pagoda_cache *cache)
 {
     return cache->class_count > 1 && (cache->rung_count > 1 || cache->spill != NULL) ? 1 : 0;
 }
@@ -177,7 +176,7 @@ static bool frames_fit(const struct pagoda_cache *cache, uint32_t count)
 {
     uint32_t needs[PGD_POOL_CLASSES_MAX];
     pgd_cache_frames_needed(cache, count, needs);
-    return pgd_pool_can_take(cache->pool, needs, spare_slabs(cache));
+    return pgd_pool_can_take(cache->pool, needs, pgd_cache_spare_slabs(cache));
 }
 
 /* Whether the table has entries for `count` more tokens, and the sequence may have so many. */
@@ -197,7 +196,7 @@ bool pgd_cache_has_spare(const struct pagoda_cache *cache, uint32_t class_index,
     uint32_t needs[PGD_POOL_CLASSES_MAX];
     pgd_cache_frames_needed(cache, count, needs);
     needs[class_index]++;
-    return pgd_pool_can_take(cache->pool, needs, spare_slabs(cache));
+    return pgd_pool_can_take(cache->pool, needs, pgd_cache_spare_slabs(cache));
 }
 
 /* What would be free once all that may leave has left: frames of each class, blocks, tokens. Frames of smaller codecs,
@@ -272,7 +271,7 @@ static uint64_t blocks_in(const struct pagoda_cache *cache, const struct potenti
 
 bool pgd_cache_evict_one(struct pagoda_cache *cache)
 {
-    const bool evicts = cache->on_full == PAGODA_ON_FULL_EVICT;
+    const bool evicts = cache->on_full != PAGODA_ON_FULL_STOP;
     const uint32_t victim = evicts ? choose(cache, cache->position, true) : PGD_POLICY_NOBODY;
     if (victim != PGD_POLICY_NOBODY) {
         evict(cache, victim);

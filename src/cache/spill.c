@@ -549,7 +549,7 @@ void pgd_spill_lose(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
     cache->spill->lost_pages++;
 }
 
-void pgd_spill_mark_frames(struct pagoda_cache *cache)
+void pgd_spill_mark_frames(const struct pagoda_cache *cache)
 {
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         if (about(cache, index)->digests != PGD_FRAME_NONE) {

@@ -214,7 +214,7 @@ const uint8_t *pgd_spill_digest(const struct pagoda_cache *cache, uint32_t index
 void pgd_spill_lose(struct pagoda_cache *cache, uint32_t index, uint32_t layer);
 
 /* Frames of digests stay where they are when slabs are emptied. */
-void pgd_spill_mark_frames(struct pagoda_cache *cache);
+void pgd_spill_mark_frames(const struct pagoda_cache *cache);
 
 /* Where a page's bytes lie in the file. */
 uint64_t pgd_spill_offset(const struct pagoda_cache *cache, uint32_t index, uint32_t layer);
@@ -292,7 +292,7 @@ void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_atten
 /* Conductor, when all chunks were scored and all pages in memory attended: chooses what is read. */
 void pgd_select_choose(const struct pgd_attend_call *call);
 
-/* Conductor: pages of a half get a frame as long as there are any that nobody needs. For layers that are read in full. */
+/* Conductor: pages of a half get a frame as long as there are any that nobody needs. For layers read in full. */
 void pgd_select_keep_spare(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer);
 
 /* Conductor: pages of a half that are worth it get a frame. */

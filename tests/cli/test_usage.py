@@ -145,7 +145,7 @@ def contradictions_are_refused():
 def every_flag_has_its_variable():
     for command in COMMANDS:
         for name, has_value in flags_of(command):
-            if name in ("model", "prompt", "file", "system", "text", "kv-dir", "trace", "out", "shape"):  # any text will do
+            if name in ("model", "prompt", "file", "system", "text", "kv-dir", "trace", "out", "shape"):
                 continue
             variable = "PAGODA_" + name.upper().replace("-", "_")
             word = variable if has_value else [variable, "yes nor no"]
