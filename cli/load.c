@@ -44,17 +44,20 @@ enum pagoda_status pgd_load_budget(const char *flag, const struct pgd_budget *bu
     return PAGODA_OK;
 }
 
-/* What measures, measures the cache that was asked for, whatever else goes on. */
-static bool talks(const struct pgd_options *options)
+/* What measures, measures the cache that was asked for, whatever else goes on. Who gives a size for KV state and none
+ * for the process has weighed it against what the machine has. */
+static bool is_governed(const struct pgd_options *options)
 {
-    return options->command == PGD_COMMAND_CHAT || options->command == PGD_COMMAND_RUN;
+    const bool talks = options->command == PGD_COMMAND_CHAT || options->command == PGD_COMMAND_RUN;
+    const bool has_weighed = options->kv.kind == PGD_BUDGET_BYTES && options->mem.kind == PGD_BUDGET_AUTO;
+    return talks && !options->no_governor && (options->governor || !has_weighed);
 }
 
 struct pgd_bridge_options pgd_load_bridge_options(const struct pgd_options *options, uint64_t kv_bytes)
 {
     return (struct pgd_bridge_options) {
         .kv_bytes = kv_bytes,
-        .is_governed = talks(options) && !options->no_governor,
+        .is_governed = is_governed(options),
         .system_root = getenv("PAGODA_SYSTEM_ROOT"),
         .tokens_max = options->ctx_size,
         .page_tokens = (uint32_t) options->page,

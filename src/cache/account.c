@@ -87,7 +87,7 @@ static void add_flash(const struct pgd_spill *spill, struct pagoda_memory *memor
     memory->late_pages = spill->late_pages;
     memory->lost_pages = spill->lost_pages;
     memory->stalled_ns = spill->stalled_ns;
-    memory->flash_problem = spill->failed ? spill->problem.message : NULL;
+    memory->flash_problem = spill->problem.status != PAGODA_OK ? spill->problem.message : NULL;
 }
 
 void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory *memory)

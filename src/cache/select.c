@@ -27,6 +27,7 @@ void pgd_select_begin(struct pagoda_cache *cache)
     struct pgd_spill *spill = cache->spill;
     spill->stall_left_ns = spill->options.stall_ms * UINT64_C(1000000);
     spill->unread_pages = 0;
+    spill->failed = false; /* what was refused before may be taken now */
     pgd_trust_decide(cache);
 }
 

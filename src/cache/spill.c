@@ -300,7 +300,10 @@ static enum pagoda_status write_layer(struct pagoda_cache *cache, uint32_t group
     }
     memset(spill->write_buffer + count * page, 0, bytes - count * page);
     uint64_t offset = 0;
-    const enum pagoda_status status = pgd_flash_write(spill->flash, spill->write_buffer, bytes, &offset, error);
+    enum pagoda_status status = pgd_flash_write(spill->flash, spill->write_buffer, bytes, &offset, error);
+    if (status == PAGODA_IO) { /* devices have moods; text is not given up for one */
+        status = pgd_flash_write(spill->flash, spill->write_buffer, bytes, &offset, error);
+    }
     if (status == PAGODA_OK) {
         *extent_of(cache, group, layer) = (uint32_t) (offset / PGD_FLASH_ALIGN);
     }
@@ -368,6 +371,7 @@ static bool write_oldest(struct pagoda_cache *cache, uint64_t end_position, uint
         return false;
     }
     spill->failed = write_group(cache, first, end - first, &spill->problem) != PAGODA_OK;
+    spill->problem.status = spill->failed ? spill->problem.status : PAGODA_OK;
     return !spill->failed;
 }
 

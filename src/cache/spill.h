@@ -107,7 +107,7 @@ struct pgd_team {
 struct pgd_spill {
     struct pagoda_flash_options options;
     struct pgd_flash *flash;
-    bool failed; /* the last write was refused: flash counts as full until something was freed */
+    bool failed; /* a write was refused: flash counts as full until the next batch, or something was freed */
     struct pagoda_error problem;
 
     bool all_in_memory;             /* sizes.c: how much would hold everything without flash? */

@@ -127,7 +127,7 @@ void pgd_attend_streamed(const struct pgd_attend_call *call)
         const bool is_last = fetch->is_last;
         wait_for_team(call);
         if (is_conductor(call)) {
-            if (call->cache->batch.count == 1) {
+            if (call->cache->batch.count == 1 && spill->layers[call->layer_index].dense) {
                 pgd_select_keep_spare(call->cache, fetch, call->layer_index);
             }
             pgd_fetch_end(call->cache, fetch);

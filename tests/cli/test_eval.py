@@ -332,7 +332,7 @@ def bad_numbers_are_refused():
             ("--lengths", "1024,,2048", "not a number"), ("--lengths", "0", "range"),
             ("--lengths", ",".join(["512"] * 17), "at most 16"), ("--questions", "0", "range"),
             ("--decode", "x", "not a number"), ("--tasks", "fact", "did you mean 'facts'"),
-            ("--tasks", "keys,", "one of"), ("--tasks", "", "one of"), ("--on-full", "spill", "not in this")):
+            ("--tasks", "keys,", "one of"), ("--tasks", "", "one of")):
         fails(2, ["--" + flag.strip("-"), word], "eval", chat_model(), *flags(texts(1)), flag, value)
     fails(2, "did you mean '--passkey'", "eval", "m.gguf", "--paskey")
     fails(2, "did you mean '--tasks'", "eval", "m.gguf", "--task", "keys")

@@ -23,7 +23,7 @@ RATE = 64 * MIB
 MARK = 32 * MIB # below 512 MiB of limit
 TEXT = os.path.join(os.environ.get("PAGODA_TEXTS", os.path.join(ROOT, "build", "texts")), "debian-handbook.txt")
 SLOWEST_S = 0.5 # of pagoda's own CPU time: on a machine without a CPU to spare, the wall clock measures its neighbours
-SMALL = ["--kv", "16M", "-n", "8", "--temp", "0", "--ignore-eos"]
+SMALL = ["--governor", "--kv", "16M", "-n", "8", "--temp", "0", "--ignore-eos"]
 
 
 def copy_of_model():
@@ -54,7 +54,7 @@ class Life:
         self.text = b""
         self.process = group.start(
             [PROGRAM, "run", copy_of_model(), "--raw", "-f", prompt, "-n", str(tokens), "--ignore-eos", "--temp", "0",
-             "--kv", "128M", "--kv-codec", "auto", "-v", *flags],
+             "--governor", "--kv", "128M", "--kv-codec", "auto", "-v", *flags],
             stdout=subprocess.PIPE, stderr=open(scratch("errors"), "wb"), env=environment())
         self.reader = threading.Thread(target=self.read)
         self.reader.start()
@@ -231,7 +231,8 @@ def a_chat_without_memory_takes_no_new_turn():
 @suite.test
 def a_signal_is_a_warning():
     easy = machine(8192 * MIB, MIB)
-    command = [PROGRAM, "run", chat_model(), "--kv", "64M", "-n", "400", "--ignore-eos", "-v", "Tell a tale."]
+    command = [PROGRAM, "run", chat_model(), "--governor", "--kv", "64M", "-n", "400", "--ignore-eos", "-v",
+               "Tell a tale."]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=easy)
     assert os.read(process.stdout.fileno(), 1) != b""
     process.send_signal(signal.SIGUSR1)

@@ -91,7 +91,7 @@ def wrong_values_are_told_with_their_flag():
             ("--top-k", "99999999999", "range"), ("-n", "1.5", "whole number"), ("-s", "4294967296", "range"),
             ("-s", "99999999999999999999999", "range"), ("-t", "257", "range"), ("-t", "-1", "not a number"),
             ("--page", "17", "multiple of 16"), ("--page", "0", "range"), ("--page", "272", "range"),
-            ("--on-full", "evct", "did you mean 'evict'"), ("--on-full", "spill", "not in this version"),
+            ("--on-full", "evct", "did you mean 'evict'"),
             ("--policy", "lru", "fifo, window, sink"), ("--color", "blue", "auto, always, never"),
             ("-ctk", "q9_0", "q8_0"), ("-ctv", "k8v4", "q4_0"), ("--kv-codec", "k8v6", "did you mean 'k8v5'"),
             ("--cpu", "sse9", "auto, ref"), ("-c", "many", "number"),

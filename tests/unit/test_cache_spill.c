@@ -1,5 +1,8 @@
 /* unit/test_cache_spill.c - pages on flash: the same bytes when all are read, close to them when some are stood in for,
  * and never a wrong one. */
+#include <errno.h>
+
+#include "harness/failing_vfs.h"
 #include "unit/cache_twin.h"
 
 enum { LONG = 3000 };
@@ -143,8 +146,6 @@ TEST(the_more_attention_is_to_be_read_the_closer_the_result)
         options.threads_max = 2;
         options.flash.recall = recalls[i];
         const double distance = farthest(&options, 2, &account);
-        fprintf(stderr, "recall %.3f: within %.5f, unread %llu, mass %.4f\n", recalls[i], distance,
-                (unsigned long long) account.unread, account.unread_mass);
         CHECK(distance < last);
         CHECK(recalls[i] == 1 || account.unread > 0);
         last = distance;
@@ -195,4 +196,123 @@ TEST(what_a_token_reads_does_not_depend_on_threads)
         CHECK(teams_agree(&options, 2));
         CHECK(teams_agree(&options, 3));
     }
+}
+
+/* ---- flash that fails ---- */
+
+/* Feeds `tokens` tokens; the status of the batch that was refused, or OK. All outputs must be sane. */
+static enum pagoda_status live(struct pagoda_cache *cache, struct fill *fill, uint64_t tokens, bool *sane)
+{
+    struct twin *twin = new_twin();
+    enum pagoda_status status = PAGODA_OK;
+    for (int i = 0; status == PAGODA_OK && pagoda_cache_position(cache) < tokens; i++) {
+        const uint32_t count = i % 3 == 2 ? 1 : 64;
+        status = run_batch(cache, twin, fill, count);
+        for (uint32_t at = 0; status == PAGODA_OK && at < LAYERS * count; at++) {
+            for (int d = 0; d < QUERY_HEADS * SIZE; d++) { /* a mean of values within -2 and 2 */
+                *sane = *sane && fabsf(fill->outputs[at / count][at % count][d]) <= 2.01f;
+            }
+        }
+        *sane = *sane && account_adds_up(cache);
+    }
+    free(twin);
+    return status;
+}
+
+/* Opens a cache on a disk of the test's, small enough to spill. */
+static struct pagoda_cache *open_on(struct failing_vfs *disk, struct pagoda_layer *layers, bool read_all)
+{
+    struct pagoda_cache_options options;
+    fill_layers(layers);
+    fill_options(&options, layers);
+    failing_vfs_init(disk);
+    options.flash.read_all = read_all;
+    options.flash.files = &disk->vfs;
+    return open_spilling(&options, 0);
+}
+
+static void expect_calm_life(struct pagoda_cache *cache, struct failing_vfs *disk, struct pagoda_memory *memory)
+{
+    struct fill *fill = new_fill(3);
+    bool sane = true;
+    CHECK_EQ_INT(live(cache, fill, LONG, &sane), PAGODA_OK);
+    CHECK(sane);
+    CHECK(disk->failed > 0);
+    pagoda_cache_memory(cache, memory);
+    pagoda_cache_close(cache);
+    CHECK(failing_vfs_is_clean(disk));
+    free(fill);
+}
+
+TEST(a_failure_that_passes_changes_nothing)
+{
+    static const struct {
+        enum failing_call call;
+        int number;
+    } ways[] = {{FAILING_READ, EIO},      {FAILING_READ, FAILING_SHORT},  {FAILING_READ, FAILING_ROT},
+                {FAILING_WRITE, EIO},     {FAILING_WRITE, FAILING_SHORT}, {FAILING_WRITE, EINTR},
+                {FAILING_RING_READ, EIO}, {FAILING_WRITE, ENOSPC}};
+    for (size_t way = 0; way < sizeof(ways) / sizeof(ways[0]); way++) {
+        for (uint64_t nth = 1; nth < 200; nth = nth * 3 + 1) {
+            struct pagoda_layer layers[LAYERS];
+            struct failing_vfs disk;
+            struct pagoda_memory memory;
+            struct pagoda_account account;
+            struct pagoda_cache *cache = open_on(&disk, layers, true);
+            failing_vfs_arm(&disk, ways[way].call, nth, false, ways[way].number);
+            struct fill *fill = new_fill(3);
+            bool sane = true;
+            CHECK_EQ_INT(live(cache, fill, LONG - 600, &sane), PAGODA_OK);
+            pagoda_cache_memory(cache, &memory);
+            pagoda_cache_account(cache, &account);
+            CHECK(sane && memory.lost_pages == 0 && account.dropped == 0 && account.exact);
+            pagoda_cache_close(cache);
+            CHECK(failing_vfs_is_clean(&disk));
+            free(fill);
+        }
+    }
+}
+
+TEST(bytes_that_stay_wrong_never_reach_attention)
+{
+    static const int numbers[] = {EIO, FAILING_ROT};
+    for (int i = 0; i < 4; i++) {
+        struct pagoda_layer layers[LAYERS];
+        struct failing_vfs disk;
+        struct pagoda_memory memory;
+        struct pagoda_cache *cache = open_on(&disk, layers, i < 2);
+        failing_vfs_arm(&disk, FAILING_READ, 5, true, numbers[i % 2]);
+        expect_calm_life(cache, &disk, &memory);
+        CHECK(memory.lost_pages > 0);
+    }
+}
+
+TEST(a_full_disk_is_told_and_the_policy_takes_over)
+{
+    struct pagoda_layer layers[LAYERS];
+    struct failing_vfs disk;
+    struct pagoda_memory memory;
+    struct pagoda_cache *cache = open_on(&disk, layers, false);
+    failing_vfs_arm(&disk, FAILING_WRITE, 3, true, ENOSPC);
+    expect_calm_life(cache, &disk, &memory);
+    CHECK(memory.evicted_pages > 0);
+    CHECK(memory.flash_problem != NULL);
+}
+
+TEST(a_bound_on_flash_is_kept)
+{
+    struct pagoda_layer layers[LAYERS];
+    struct pagoda_cache_options options;
+    struct pagoda_memory memory;
+    fill_layers(layers);
+    fill_options(&options, layers);
+    options.flash.bytes_max = 128u << 10;
+    struct pagoda_cache *cache = open_spilling(&options, 0);
+    struct fill *fill = new_fill(3);
+    bool sane = true;
+    CHECK_EQ_INT(live(cache, fill, LONG, &sane), PAGODA_OK);
+    pagoda_cache_memory(cache, &memory);
+    CHECK(sane && memory.flash_bytes <= 128u << 10 && memory.flash_bytes > 0 && memory.evicted_pages > 0);
+    pagoda_cache_close(cache);
+    free(fill);
 }
