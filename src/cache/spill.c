@@ -353,6 +353,25 @@ static enum pagoda_status write_group(struct pagoda_cache *cache, uint32_t first
     return PAGODA_OK;
 }
 
+/* Of `count` blocks, as many as the bound on flash has room for: a group is written as a whole or not at all. */
+static uint32_t blocks_with_room(const struct pagoda_cache *cache, uint32_t count)
+{
+    const struct pgd_spill *spill = cache->spill;
+    struct pgd_flash_stats stats;
+    pgd_flash_get_stats(spill->flash, &stats);
+    const uint64_t most = spill->options.bytes_max != 0 ? spill->options.bytes_max : PGD_FLASH_BYTES_MAX;
+    for (; count > 0; count /= 2) {
+        uint64_t bytes = 0;
+        for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+            bytes += spill->layers[layer].grows ? extent_bytes(cache, layer, count) : 0;
+        }
+        if (stats.bytes_used + bytes <= most) {
+            break;
+        }
+    }
+    return count;
+}
+
 /* Writes the oldest blocks that can be written, a group of them; false when there are less than `least`, or flash does
  * not take them. */
 static bool write_oldest(struct pagoda_cache *cache, uint64_t end_position, uint32_t least)
@@ -370,8 +389,13 @@ static bool write_oldest(struct pagoda_cache *cache, uint64_t end_position, uint
     if (end - first < least || spill->failed) {
         return false;
     }
-    spill->failed = write_group(cache, first, end - first, &spill->problem) != PAGODA_OK;
-    spill->problem.status = spill->failed ? spill->problem.status : PAGODA_OK;
+    const uint32_t fitting = blocks_with_room(cache, end - first);
+    const enum pagoda_status status =
+        fitting == 0 ? pgd_fail(&spill->problem, PAGODA_FULL, "the flash tier is full (--flash): %.1f MiB",
+                                (double) spill->options.bytes_max / 1048576.0)
+                     : write_group(cache, first, fitting, &spill->problem);
+    spill->failed = status != PAGODA_OK;
+    spill->problem.status = status;
     return !spill->failed;
 }
 
