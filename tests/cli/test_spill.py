@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Spilling with the real program and a real model: what is read back is what was written, and what is not read is told."""
+"""Spilling with the real program and model: what is read back is what was written; what is not read is told."""
 import os
 import signal
 import subprocess
