@@ -13,9 +13,9 @@
 
 #define FAR_LESS 0.25f      /* of what a chunk really had */
 #define MEMORY_QUERIES 256u /* about so many count */
-#define LEAST_SHARE (-6.0f) /* e to that: chunks with less do not count */
-#define MISSED_MOST 0.03f   /* of the attention, on average: layers that miss less are trusted */
-#define DENSE_PART 8u       /* one layer in so many is read in full at most: those that miss most */
+#define LEAST_SHARE (-1.4f) /* e to that, a quarter of the attention: chunks with less do little harm */
+#define MISSED_MOST 0.005f  /* of the attention, on average: layers that miss less are trusted */
+#define DENSE_PART 6u       /* one layer in so many is read in full at most: those that miss most */
 
 /* Items whose last token is looked at: a few, spread over the batch. */
 static bool is_looked_at(const struct pgd_attend_call *call, const struct pgd_attend_item *item, uint32_t *slot)
