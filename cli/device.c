@@ -140,12 +140,7 @@ static bool print_json(const struct place *place)
     json_object_set_new(object, "bytes_written", number(device->bytes_written));
     json_object_set_new(object, "bytes_written_today", number(place->wear.today_bytes));
     json_object_set_new(object, "bytes_written_30_days", number(place->wear.month_bytes));
-    struct pgd_buffer line = {0};
-    pgd_report_write_json(object, &line);
-    fputs(pgd_buffer_text(&line), stdout);
-    const bool written = !line.failed;
-    pgd_buffer_free(&line);
-    return written;
+    return pgd_report_print_json(object);
 }
 
 enum pgd_exit pgd_device_show(const struct pgd_options *options)

@@ -3,6 +3,7 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -167,6 +168,16 @@ void pgd_report_write_json(json_t *value, struct pgd_buffer *line)
         free(text);
     }
     json_decref(value);
+}
+
+bool pgd_report_print_json(json_t *value)
+{
+    struct pgd_buffer line = {0};
+    pgd_report_write_json(value, &line);
+    fputs(pgd_buffer_text(&line), stdout);
+    const bool written = !line.failed;
+    pgd_buffer_free(&line);
+    return written;
 }
 
 json_t *pgd_report_string(const char *text)

@@ -40,6 +40,9 @@ void pgd_report_write(const struct pgd_report *report, struct pgd_buffer *line);
 struct json_t;
 void pgd_report_write_json(struct json_t *value, struct pgd_buffer *line);
 
+/* The same, to standard output; false when memory ran out. */
+bool pgd_report_print_json(struct json_t *value);
+
 /* How many tokens are in which codec, as JSON. */
 struct json_t *pgd_report_codecs(const struct pagoda_account *account);
 

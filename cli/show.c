@@ -198,12 +198,7 @@ static bool print_json(const struct show *show)
     json_object_set_new(kv, "smaller", budgets_array(show));
     json_object_set_new(object, "kv", kv);
     json_object_set_new(object, "cpu_levels", levels_array());
-    struct pgd_buffer line = {0};
-    pgd_report_write_json(object, &line);
-    fputs(pgd_buffer_text(&line), stdout);
-    const bool written = !line.failed;
-    pgd_buffer_free(&line);
-    return written;
+    return pgd_report_print_json(object);
 }
 
 static bool print_text(const struct show *show)

@@ -306,6 +306,16 @@ size_t pgd_model_piece(const struct pgd_model *model, int32_t token, bool specia
     return length >= 0 ? (size_t) length : copy_long_piece(model, token, special, -length, bytes);
 }
 
+size_t pgd_model_text_bytes(const struct pgd_model *model, const int32_t *tokens, size_t count)
+{
+    char piece[PGD_PIECE_BYTES_MAX];
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        bytes += pgd_model_piece(model, tokens[i], true, piece);
+    }
+    return bytes;
+}
+
 bool pgd_model_is_end(const struct pgd_model *model, int32_t token)
 {
     return token >= 0 && (uint32_t) token < model->info.vocabulary && llama_vocab_is_eog(model->vocab, token);

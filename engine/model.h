@@ -62,6 +62,9 @@ PAGODA_MUST_CHECK enum pagoda_status pgd_model_tokenize(const struct pgd_model *
 #define PGD_PIECE_BYTES_MAX 512u
 size_t pgd_model_piece(const struct pgd_model *model, int32_t token, bool special, char *bytes);
 
+/* Bytes of the text that tokens make, control tokens shown. */
+size_t pgd_model_text_bytes(const struct pgd_model *model, const int32_t *tokens, size_t count);
+
 /* Whether the token ends a reply (end of sequence, end of turn). */
 bool pgd_model_is_end(const struct pgd_model *model, int32_t token);
 

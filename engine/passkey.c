@@ -141,16 +141,6 @@ static enum pagoda_status tokenize_prompt(const struct pgd_model *model, const s
     return status;
 }
 
-static size_t bytes_of(const struct pgd_model *model, const int32_t *tokens, size_t count)
-{
-    char piece[PGD_PIECE_BYTES_MAX];
-    size_t bytes = 0;
-    for (size_t i = 0; i < count; i++) {
-        bytes += pgd_model_piece(model, tokens[i], true, piece);
-    }
-    return bytes;
-}
-
 /* How many bytes of the filler make `count` tokens, up to the end of a word. Errors: INVALID when it has fewer. */
 static enum pagoda_status measure_filler(const struct pgd_model *model, const struct pgd_passkey_wanted *wanted,
                                          size_t count, size_t *bytes, struct pagoda_error *error)
@@ -167,7 +157,7 @@ static enum pagoda_status measure_filler(const struct pgd_model *model, const st
         return pgd_fail(error, PAGODA_INVALID, "the text to hide a pass key in has %zu tokens, %zu are needed", found,
                         count);
     }
-    const size_t end = (size_t) pgd_min_u64(bytes_of(model, tokens, count), most);
+    const size_t end = (size_t) pgd_min_u64(pgd_model_text_bytes(model, tokens, count), most);
     free(tokens);
     *bytes = pgd_filler_cut(wanted->filler, wanted->filler_bytes, end);
     return PAGODA_OK;
@@ -180,7 +170,8 @@ static void find_key(const struct pgd_model *model, const char *prompt, struct p
     char piece[PGD_PIECE_BYTES_MAX];
     snprintf(sentence, sizeof(sentence), "%s %s.", opening, passkey->key);
     const size_t length = strlen(prompt);
-    const size_t added = (size_t) pgd_max_u64(bytes_of(model, passkey->tokens, passkey->count), length) - length;
+    const size_t added =
+        (size_t) pgd_max_u64(pgd_model_text_bytes(model, passkey->tokens, passkey->count), length) - length;
     const char *at = strstr(prompt, sentence);
     const size_t first = (at == NULL ? 0 : (size_t) (at - prompt)) + added;
     const size_t end = first + strlen(sentence);

@@ -156,22 +156,13 @@ static enum pagoda_status check_filler(const struct pgd_quiz_source *source, con
 
 /* ---- places in the tokens ---- */
 
-static size_t bytes_of(const struct pgd_model *model, const int32_t *tokens, size_t count)
-{
-    char piece[PGD_PIECE_BYTES_MAX];
-    size_t bytes = 0;
-    for (size_t i = 0; i < count; i++) {
-        bytes += pgd_model_piece(model, tokens[i], true, piece);
-    }
-    return bytes;
-}
-
 static void find_opening(const struct pgd_model *model, struct pgd_quiz_item *item)
 {
     const size_t wanted = strlen(item->opening);
     item->opening_tokens = 1;
     while (item->opening_tokens < item->count &&
-           bytes_of(model, item->tokens + item->count - item->opening_tokens, item->opening_tokens) < wanted) {
+           pgd_model_text_bytes(model, item->tokens + item->count - item->opening_tokens, item->opening_tokens) <
+               wanted) {
         item->opening_tokens++;
     }
 }
@@ -185,13 +176,13 @@ static void find_fact(const struct pgd_model *model, const char *text, struct pg
         return;
     }
     const size_t length = strlen(text);
-    const size_t added = (size_t) pgd_max_u64(bytes_of(model, item->tokens, item->count), length) - length;
+    const size_t added = (size_t) pgd_max_u64(pgd_model_text_bytes(model, item->tokens, item->count), length) - length;
     const size_t first = (size_t) (at - text) + added;
     const size_t end = first + strlen(item->fact);
     size_t bytes = 0;
     for (size_t i = 0; i < item->count && bytes < end; i++) {
         const size_t start = bytes;
-        bytes += bytes_of(model, item->tokens + i, 1);
+        bytes += pgd_model_text_bytes(model, item->tokens + i, 1);
         if (bytes > first && start < end) {
             item->fact_first = item->fact_count == 0 ? i : item->fact_first;
             item->fact_count++;

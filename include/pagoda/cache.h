@@ -18,7 +18,8 @@
  *   The bytes held never exceed the budget: pages, tables, staging and scratch are all counted, and
  *   nothing is taken before the ledger admits it. No memory is allocated between open and close.
  *   The result of attend does not depend on page size, budget, thread count or how tokens were
- *   batched, as long as nothing was dropped or re-encoded. What was is counted, never hidden.
+ *   batched, as long as nothing was dropped, re-encoded, or left unread on flash. What was is counted, never hidden.
+ *   attend waits for nothing but pages that come from flash (PAGODA_ON_FULL_SPILL).
  *
  * Ownership: the cache copies its options; `system` tables must outlive it. Rows and outputs are the caller's.
  * Threads: one thread owns the cache. Only ingest and attend may be called by several threads at
@@ -117,7 +118,8 @@ struct pagoda_cache;
 PAGODA_API void pagoda_cache_options_default(struct pagoda_cache_options *options);
 
 /* Opens an empty cache. Errors: INVALID (options), OVER_BUDGET (the budget does not hold one page
- * per layer; the message says what is needed), NOMEM, UNSUPPORTED (spill, or a CPU level that is not here). */
+ * per layer; the message says what is needed), NOMEM, UNSUPPORTED (a CPU level that is not here,
+ * or spilling when all layers have windows), and with SPILL NOT_FOUND and IO (the directory of the file). */
 PAGODA_API PAGODA_MUST_CHECK enum pagoda_status
 pagoda_cache_open(const struct pagoda_cache_options *options, struct pagoda_cache **cache, struct pagoda_error *error);
 
@@ -219,7 +221,8 @@ PAGODA_API PAGODA_MUST_CHECK enum pagoda_status pagoda_cache_pin(struct pagoda_c
 PAGODA_API PAGODA_MUST_CHECK enum pagoda_status pagoda_cache_unpin(struct pagoda_cache *cache, uint64_t first,
                                                                    uint64_t count, struct pagoda_error *error);
 
-/* Replaces the rules for a full budget; takes effect with the next batch. Errors: INVALID, UNSUPPORTED, BUSY. */
+/* Replaces the rules for a full budget; takes effect with the next batch. Errors: INVALID, UNSUPPORTED
+ * (spill, in a cache that was not opened with it), BUSY. */
 PAGODA_API PAGODA_MUST_CHECK enum pagoda_status pagoda_cache_set_policy(struct pagoda_cache *cache,
                                                                         enum pagoda_on_full on_full,
                                                                         const struct pagoda_policy *policy,

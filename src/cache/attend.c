@@ -163,13 +163,10 @@ void pgd_attend_finish_merging(const struct pgd_attend_call *call, const struct 
 }
 
 /* Pages of the layer of which nothing but a digest is left take part in every walk. */
-static void add_collapsed(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
-                          const struct pgd_merging *merging)
+static bool has_collapsed(const struct pgd_attend_call *call)
 {
     const struct pgd_spill *spill = call->cache->spill;
-    if (spill != NULL && spill->layers[call->layer_index].collapsed > 0) {
-        pgd_attend_stand_ins(call, item, 0, &merging->rotated);
-    }
+    return spill != NULL && spill->layers[call->layer_index].collapsed > 0;
 }
 
 /* ---- many tokens ---- */
@@ -181,10 +178,10 @@ static void attend_tokens(const struct pgd_attend_call *call, const struct pgd_a
     const struct pgd_merging merging = pgd_attend_merging(call, item, turn->streamed);
     const bool tells_trust = turn->streamed != NULL;
     pgd_attend_pack_rows(call, item);
-    if (tells_trust && turn->first == 0) {
-        pgd_trust_begin(call, item);
-    }
     if (turn->first == 0) {
+        if (tells_trust) {
+            pgd_trust_begin(call, item);
+        }
         pgd_attend_begin_merging(call, item, &merging);
     }
     for (uint32_t c = turn->first; c < turn->end; c++) {
@@ -202,11 +199,13 @@ static void attend_tokens(const struct pgd_attend_call *call, const struct pgd_a
             }
         }
     }
-    if (tells_trust && turn->end == plan->chunk_count) {
-        pgd_trust_judge(call, item);
-    }
     if (turn->end == plan->chunk_count) {
-        add_collapsed(call, item, &merging);
+        if (tells_trust) {
+            pgd_trust_judge(call, item);
+        }
+        if (has_collapsed(call)) {
+            pgd_attend_stand_ins(call, item, 0, &merging.rotated);
+        }
         pgd_attend_finish_merging(call, item, &merging);
     }
 }
@@ -248,9 +247,9 @@ static void merge_head(const struct pgd_attend_call *call, uint32_t head)
         const struct pgd_partial partial = pgd_attend_partial(call, head, c);
         pgd_attend_merge(call, &item, &call->cache->plan.chunks[c], &merging, &partial);
     }
-    if (call->cache->spill != NULL && call->cache->spill->layers[call->layer_index].collapsed > 0) {
+    if (has_collapsed(call)) {
         pgd_attend_pack_rows(call, &item); /* this worker's rows are packed for all heads */
-        add_collapsed(call, &item, &merging);
+        pgd_attend_stand_ins(call, &item, 0, &merging.rotated);
         const struct pgd_attend_item all = {.heads = call->layer->shape.kv_heads, .tokens = 1};
         pgd_attend_pack_rows(call, &all);
     }

@@ -50,7 +50,7 @@ static uint64_t floor_slabs(const struct pagoda_cache *cache, uint32_t count)
         pgd_cache_policy_block(cache, index, &block);
         const bool drops = cache->on_full != PAGODA_ON_FULL_STOP && pgd_policy_may_leave(&cache->policy, &block);
         const bool spills =
-            cache->on_full == PAGODA_ON_FULL_SPILL && pgd_spill_may_leave(cache, index, cache->position);
+            cache->on_full == PAGODA_ON_FULL_SPILL && pgd_cache_may_shrink(cache, index, cache->position);
         const bool leaves = drops || spills;
         if (!leaves && !block.pinned && !block.open) {
             add_staying_frames(cache, index, frames);

@@ -166,6 +166,12 @@ struct pagoda_cache {
     size_t base_bytes; /* ... and the cache, its layers and rotation tables from that of the cache itself */
 };
 
+/* Which category of the ledger the frames of a page are, by the rung of its codec. */
+static inline enum pagoda_memory_category pgd_cache_category(uint32_t rung)
+{
+    return rung == 0 ? PAGODA_MEMORY_KV_EXACT : PAGODA_MEMORY_KV_QUANTIZED;
+}
+
 /* ---- room.c ---- */
 
 /* Drops block `index` in every layer. */

@@ -7,11 +7,6 @@
 #include "base/number.h"
 #include "cache/spill.h"
 
-static uint64_t page_bytes(const struct pagoda_cache *cache, uint32_t layer)
-{
-    return cache->layers[layer].kinds[cache->rung_count - 1].page_bytes;
-}
-
 bool pgd_fetch_begin(struct pagoda_cache *cache, struct pgd_fetch *fetch)
 {
     for (uint32_t i = 0; i < fetch->read_count; i++) {
@@ -42,7 +37,7 @@ bool pgd_fetch_add(struct pagoda_cache *cache, struct pgd_fetch *fetch, uint32_t
     }
     const uint64_t offset = pgd_spill_offset(cache, index, layer);
     const uint64_t low = offset - offset % PGD_FLASH_ALIGN;
-    const uint64_t high = pgd_round_up_u64(offset + page_bytes(cache, layer), PGD_FLASH_ALIGN);
+    const uint64_t high = pgd_round_up_u64(offset + pgd_spill_page_bytes(cache, layer), PGD_FLASH_ALIGN);
     struct pgd_fetch_read *last = fetch->read_count == 0 ? NULL : &fetch->reads[fetch->read_count - 1];
     const bool joins = last != NULL && low >= last->offset && low <= last->offset + last->bytes;
     const uint64_t before = joins ? last->offset + last->bytes : low;
@@ -85,7 +80,7 @@ static void judge(struct pagoda_cache *cache, struct pgd_fetch *fetch, struct pg
                   enum pgd_flash_read_state state)
 {
     const unsigned char *bytes = fetch->memory + page->at;
-    const bool good = state == PGD_FLASH_DONE && pgd_spill_checksum(bytes, page_bytes(cache, layer)) ==
+    const bool good = state == PGD_FLASH_DONE && pgd_spill_checksum(bytes, pgd_spill_page_bytes(cache, layer)) ==
                                                      pgd_spill_expected(cache, page->block, layer);
     page->outcome = good ? PGD_FETCH_GOOD : state == PGD_FLASH_PENDING ? PGD_FETCH_LATE : PGD_FETCH_BAD;
     cache->spill->staged[page->block] = good ? bytes : NULL;

@@ -32,8 +32,7 @@ void pgd_cache_free_page(struct pagoda_cache *cache, uint32_t index, uint32_t la
     }
     if (pgd_page_has_frame(page)) {
         cache->live_row_bytes -= pgd_cache_live_bytes(cache, index, layer);
-        pgd_ledger_give(&cache->ledger, page->codec == 0 ? PAGODA_MEMORY_KV_EXACT : PAGODA_MEMORY_KV_QUANTIZED,
-                        frame_bytes(cache, page, layer));
+        pgd_ledger_give(&cache->ledger, pgd_cache_category(page->codec), frame_bytes(cache, page, layer));
         pgd_pool_give(cache->pool, page->frame);
     } else {
         cache->spill->layers[layer].away--;
@@ -239,7 +238,7 @@ static void find_potential(const struct pagoda_cache *cache, struct potential *p
         pgd_cache_policy_block(cache, index, &block);
         const bool leaves = cache->on_full != PAGODA_ON_FULL_STOP && pgd_policy_may_leave(&cache->policy, &block);
         const bool spills =
-            cache->on_full == PAGODA_ON_FULL_SPILL && pgd_spill_may_leave(cache, index, cache->position);
+            cache->on_full == PAGODA_ON_FULL_SPILL && pgd_cache_may_shrink(cache, index, cache->position);
         add_leaving_pages(cache, index, leaves || spills, potential);
         potential->blocks += leaves ? 1 : 0;
         staying += leaves ? 0 : block.count;

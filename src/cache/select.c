@@ -31,11 +31,6 @@ void pgd_select_begin(struct pagoda_cache *cache)
     pgd_trust_decide(cache);
 }
 
-static bool has_digest(const struct pagoda_cache *cache, uint32_t index)
-{
-    return cache->spill->blocks[pgd_table_slot(cache->table, index)].digests != PGD_FRAME_NONE;
-}
-
 void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_attend_item *all,
                       const struct pgd_plan_chunk *chunk)
 {
@@ -48,7 +43,7 @@ void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_atten
         for (uint32_t i = 0; i < chunk->cells; i++) {
             const uint32_t index = chunk->block + (chunk->cell + i) / cells;
             const uint32_t cell = (chunk->cell + i) % cells;
-            if (has_digest(call->cache, index)) {
+            if (pgd_spill_has_digests(call->cache, index)) {
                 at[count] = index * cells + cell;
                 digests[count++] = pgd_spill_digest(call->cache, index, call->layer_index, head, cell);
             }
@@ -74,20 +69,25 @@ void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_atten
 
 /* ---- shares ---- */
 
+float pgd_select_log_of_sum(const float *logs, uint32_t count)
+{
+    float max = -INFINITY;
+    float sum = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        max = fmaxf(max, logs[i]);
+    }
+    for (uint32_t i = 0; i < count && max > -INFINITY; i++) {
+        sum += pgd_ref_exp(logs[i] - max);
+    }
+    return max + logf(sum);
+}
+
 /* The logarithm of the mass that a row expects of a page: of all its cells together. */
 static float page_mass(const struct pagoda_cache *cache, uint32_t query_head, uint32_t index)
 {
     const uint32_t cells = cache->page_cells;
     const float *mass = cache->spill->mass + ((size_t) query_head * cache->spill->capacity + index) * cells;
-    float max = mass[0];
-    for (uint32_t i = 1; i < cells; i++) {
-        max = fmaxf(max, mass[i]);
-    }
-    float sum = 0;
-    for (uint32_t i = 0; i < cells; i++) {
-        sum += pgd_ref_exp(mass[i] - max);
-    }
-    return cells == 1 ? max : max + logf(sum);
+    return cells == 1 ? mass[0] : pgd_select_log_of_sum(mass, cells);
 }
 
 /* The logarithm of what a row has found in memory, and of its learned sink. */
@@ -121,7 +121,7 @@ static void total_row(const struct pgd_attend_call *call, uint32_t query_head)
     const uint32_t count = pgd_table_count(cache->table);
     float max = memory;
     for (uint32_t i = 0; i < count; i++) {
-        if (has_digest(cache, i)) {
+        if (pgd_spill_has_digests(cache, i)) {
             reach[i] = page_mass(cache, query_head, i);
             max = spill->unread[i] != 0 ? fmaxf(max, reach[i]) : max;
         }
@@ -238,7 +238,7 @@ static uint32_t rank_pages(const struct pgd_attend_call *call)
     const float least = logf((float) (1 - spill->options.recall) / (float) (spill->layers[call->layer_index].away + 1));
     uint32_t candidates = 0;
     for (uint32_t i = 0; i < pgd_table_count(cache->table); i++) {
-        if (!has_digest(cache, i)) {
+        if (!pgd_spill_has_digests(cache, i)) {
             continue;
         }
         spill->rank_score[i] = log_share(call, i);
@@ -261,10 +261,12 @@ static void note_unread(const struct pgd_attend_call *call)
         spill->unread_mass_sum += fmaxf(spill->row_left[r], 0);
         spill->unread_mass_rows++;
     }
+    uint32_t unread = 0;
     for (uint32_t i = 0; i < pgd_table_count(call->cache->table); i++) {
-        spill->unread_pages += spill->unread[i] != 0 ? 1 : 0;
-        spill->skipped_pages += spill->unread[i] != 0 ? 1 : 0;
+        unread += spill->unread[i] != 0 ? 1 : 0;
     }
+    spill->unread_pages += unread;
+    spill->skipped_pages += unread;
 }
 
 void pgd_select_choose(const struct pgd_attend_call *call)
@@ -295,67 +297,54 @@ void pgd_select_choose(const struct pgd_attend_call *call)
 static void give_frame(struct pagoda_cache *cache, uint32_t index, uint32_t layer, uint32_t frame,
                        const unsigned char *bytes)
 {
-    const struct pgd_page_kind *kind = &cache->layers[layer].kinds[cache->rung_count - 1];
-    memcpy(pgd_pool_address(cache->pool, frame), bytes, kind->page_bytes);
+    memcpy(pgd_pool_address(cache->pool, frame), bytes, pgd_spill_page_bytes(cache, layer));
     pgd_table_recall(cache->table, index, layer, frame);
     cache->spill->recalled_pages++;
-}
-
-/* A page comes back into a frame that was nobody's. */
-static void give_spare(struct pagoda_cache *cache, const struct pgd_fetch_page *fetched, const struct pgd_fetch *fetch,
-                       uint32_t layer, uint32_t frame)
-{
-    give_frame(cache, fetched->block, layer, frame, fetch->memory + fetched->at);
-    cache->live_row_bytes += pgd_cache_live_bytes(cache, fetched->block, layer);
-    cache->spill->layers[layer].away--;
 }
 
 /* A frame that nobody needs, while the next tokens still have room. */
 static bool take_spare_frame(struct pagoda_cache *cache, uint32_t layer, uint32_t *frame)
 {
-    const uint32_t rung = cache->rung_count - 1;
+    const uint32_t rung = pgd_spill_rung(cache);
     const uint32_t class_index = cache->layers[layer].kinds[rung].frame_class;
     if (!pgd_cache_has_spare(cache, class_index, cache->page_tokens + 1) ||
         !pgd_pool_take(cache->pool, class_index, frame)) {
         return false;
     }
     const bool admitted =
-        pgd_ledger_take(&cache->ledger, rung == 0 ? PAGODA_MEMORY_KV_EXACT : PAGODA_MEMORY_KV_QUANTIZED,
-                        pgd_pool_frame_bytes(cache->pool, class_index));
+        pgd_ledger_take(&cache->ledger, pgd_cache_category(rung), pgd_pool_frame_bytes(cache->pool, class_index));
     PGD_ASSERT(admitted); /* the arena is within the budget */
     return true;
 }
 
-void pgd_select_keep_spare(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer)
+/* Puts a page in the place of the coldest one of its layer, if that has drawn less attention. */
+static void swap_in(struct pagoda_cache *cache, uint32_t index, uint32_t layer, const unsigned char *bytes)
 {
-    for (uint32_t i = 0; i < fetch->page_count; i++) {
-        const struct pgd_fetch_page *fetched = &fetch->pages[i];
-        uint32_t frame = PGD_FRAME_NONE;
-        const bool away = pgd_table_page(cache->table, fetched->block, layer)->state == PAGODA_PAGE_SPILLED;
-        if (away && fetched->outcome == PGD_FETCH_GOOD && take_spare_frame(cache, layer, &frame)) {
-            give_spare(cache, fetched, fetch, layer, frame);
-        }
+    const uint32_t victim = pgd_spill_coldest(cache, layer);
+    const uint32_t heat = pgd_table_page(cache->table, index, layer)->heat;
+    if (victim < pgd_table_count(cache->table) &&
+        pgd_table_page(cache->table, victim, layer)->heat + HEAT_MARGIN < heat) {
+        give_frame(cache, index, layer, pgd_table_spill(cache->table, victim, layer), bytes);
     }
 }
 
-void pgd_select_keep(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer)
+void pgd_select_keep(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer, bool may_swap)
 {
     for (uint32_t i = 0; i < fetch->page_count; i++) {
         const struct pgd_fetch_page *fetched = &fetch->pages[i];
-        if (fetched->outcome != PGD_FETCH_GOOD) {
-            continue;
-        }
+        const unsigned char *bytes = fetch->memory + fetched->at;
         uint32_t frame = PGD_FRAME_NONE;
-        if (take_spare_frame(cache, layer, &frame)) {
-            give_spare(cache, fetched, fetch, layer, frame);
+        /* A page at the border of two chunks may have come back with the half before. */
+        if (fetched->outcome != PGD_FETCH_GOOD ||
+            pgd_table_page(cache->table, fetched->block, layer)->state != PAGODA_PAGE_SPILLED) {
             continue;
         }
-        const uint32_t victim = pgd_spill_coldest(cache, layer);
-        const uint32_t heat = pgd_table_page(cache->table, fetched->block, layer)->heat;
-        if (victim < pgd_table_count(cache->table) &&
-            pgd_table_page(cache->table, victim, layer)->heat + HEAT_MARGIN < heat) {
-            give_frame(cache, fetched->block, layer, pgd_table_spill(cache->table, victim, layer),
-                       fetch->memory + fetched->at);
+        if (take_spare_frame(cache, layer, &frame)) {
+            give_frame(cache, fetched->block, layer, frame, bytes);
+            cache->live_row_bytes += pgd_cache_live_bytes(cache, fetched->block, layer);
+            cache->spill->layers[layer].away--;
+        } else if (may_swap) {
+            swap_in(cache, fetched->block, layer, bytes);
         }
     }
 }

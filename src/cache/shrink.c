@@ -13,11 +13,6 @@ static uint64_t frame_bytes(const struct pagoda_cache *cache, uint32_t layer, ui
     return pgd_pool_frame_bytes(cache->pool, cache->layers[layer].kinds[rung].frame_class);
 }
 
-static enum pagoda_memory_category category_of(uint32_t rung)
-{
-    return rung == 0 ? PAGODA_MEMORY_KV_EXACT : PAGODA_MEMORY_KV_QUANTIZED;
-}
-
 bool pgd_cache_may_shrink(const struct pagoda_cache *cache, uint32_t index, uint64_t end_position)
 {
     const struct pgd_block *block = pgd_table_block(cache->table, index);
@@ -69,7 +64,7 @@ static void move_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer
     const struct pgd_page *page = pgd_table_page(cache->table, index, layer_index);
     const uint32_t from = page->codec;
     uint32_t frame = PGD_FRAME_NONE;
-    const bool admitted = pgd_ledger_take(&cache->ledger, category_of(to), frame_bytes(cache, layer_index, to));
+    const bool admitted = pgd_ledger_take(&cache->ledger, pgd_cache_category(to), frame_bytes(cache, layer_index, to));
     PGD_ASSERT(admitted); /* the arena is within the budget */
     const bool taken = pgd_pool_take(cache->pool, layer->kinds[to].frame_class, &frame);
     PGD_ASSERT(taken);
@@ -78,7 +73,7 @@ static void move_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer
     const uint64_t live_before = pgd_cache_live_bytes(cache, index, layer_index);
     const uint32_t old = pgd_table_reencode(cache->table, index, layer_index, frame, (uint8_t) to);
     pgd_pool_give(cache->pool, old);
-    pgd_ledger_give(&cache->ledger, category_of(from), frame_bytes(cache, layer_index, from));
+    pgd_ledger_give(&cache->ledger, pgd_cache_category(from), frame_bytes(cache, layer_index, from));
     cache->live_row_bytes += pgd_cache_live_bytes(cache, index, layer_index);
     cache->live_row_bytes -= live_before;
     cache->reencoded_pages++;

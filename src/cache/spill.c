@@ -14,19 +14,9 @@
 
 /* ---- sizes ---- */
 
-static uint32_t last_rung(const struct pagoda_cache *cache)
-{
-    return cache->rung_count - 1;
-}
-
-static uint64_t page_bytes(const struct pagoda_cache *cache, uint32_t layer)
-{
-    return cache->layers[layer].kinds[last_rung(cache)].page_bytes;
-}
-
 static uint64_t extent_bytes(const struct pagoda_cache *cache, uint32_t layer, uint32_t blocks)
 {
-    return pgd_round_up_u64(blocks * page_bytes(cache, layer), PGD_FLASH_ALIGN);
+    return pgd_round_up_u64(blocks * pgd_spill_page_bytes(cache, layer), PGD_FLASH_ALIGN);
 }
 
 /* Blocks of a group: a chunk's worth of tokens. */
@@ -53,8 +43,8 @@ enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_by
         layer->digest_bytes = pgd_digest_bytes(shape->key_size, shape->value_size);
         layer->digest_at = spill->digest_frame_bytes;
         spill->digest_frame_bytes += (uint64_t) shape->kv_heads * cache->page_cells * layer->digest_bytes;
-        largest = pgd_max_u64(largest, page_bytes(cache, i));
-        smallest = pgd_min_u64(smallest, page_bytes(cache, i));
+        largest = pgd_max_u64(largest, pgd_spill_page_bytes(cache, i));
+        smallest = pgd_min_u64(smallest, pgd_spill_page_bytes(cache, i));
         spill->write_buffer_bytes = pgd_max_u64(spill->write_buffer_bytes, extent_bytes(cache, i, group_blocks(cache)));
     }
     if (spill->growing == 0) {
@@ -225,23 +215,16 @@ void pgd_spill_reset(struct pagoda_cache *cache)
 
 /* ---- who may leave ---- */
 
-bool pgd_spill_may_leave(const struct pagoda_cache *cache, uint32_t index, uint64_t end_position)
-{
-    const struct pgd_block *block = pgd_table_block(cache->table, index);
-    return !block->pinned && block->count == cache->page_tokens && block->first >= cache->exact_first &&
-           block->first + block->count + cache->exact_recent <= end_position;
-}
-
 /* Whether a block can be written as it is: all its pages in the last codec, none in a layer with a window. */
 static bool can_be_written(const struct pagoda_cache *cache, uint32_t index, uint64_t end_position)
 {
-    if (!pgd_spill_may_leave(cache, index, end_position)) {
+    if (!pgd_cache_may_shrink(cache, index, end_position)) {
         return false;
     }
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
         const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
         const bool good = cache->spill->layers[layer].grows
-                              ? page->state == PAGODA_PAGE_SEALED && page->codec == last_rung(cache)
+                              ? page->state == PAGODA_PAGE_SEALED && page->codec == pgd_spill_rung(cache)
                               : page->state == PAGODA_PAGE_ABSENT;
         if (!good) {
             return false;
@@ -281,7 +264,8 @@ uint32_t pgd_spill_expected(const struct pagoda_cache *cache, uint32_t index, ui
 uint64_t pgd_spill_offset(const struct pagoda_cache *cache, uint32_t index, uint32_t layer)
 {
     const struct pgd_spill_block *block = about(cache, index);
-    return (uint64_t) *extent_of(cache, block->group, layer) * PGD_FLASH_ALIGN + block->rank * page_bytes(cache, layer);
+    return (uint64_t) *extent_of(cache, block->group, layer) * PGD_FLASH_ALIGN +
+           block->rank * pgd_spill_page_bytes(cache, layer);
 }
 
 /* ---- groups ---- */
@@ -291,7 +275,7 @@ static enum pagoda_status write_layer(struct pagoda_cache *cache, uint32_t group
                                       uint32_t layer, struct pagoda_error *error)
 {
     struct pgd_spill *spill = cache->spill;
-    const uint64_t page = page_bytes(cache, layer);
+    const uint64_t page = pgd_spill_page_bytes(cache, layer);
     const uint64_t bytes = extent_bytes(cache, layer, count);
     for (uint32_t i = 0; i < count; i++) {
         const void *from = pgd_pool_address(cache->pool, pgd_table_page(cache->table, first + i, layer)->frame);
@@ -434,7 +418,7 @@ static void digest_cell(struct pagoda_cache *cache, uint32_t layer_index, uint32
                         uint8_t *digest)
 {
     const struct pgd_layer *layer = &cache->layers[layer_index];
-    const struct pgd_codec *codec = cache->codecs[last_rung(cache)];
+    const struct pgd_codec *codec = cache->codecs[pgd_spill_rung(cache)];
     const struct pgd_cell_shape shape = {layer->shape.key_size, layer->shape.value_size};
     float *keys = cache->spill->rows;
     float *values = keys + (size_t) PGD_LANES * shape.key_size;
@@ -451,7 +435,7 @@ static void digest_cell(struct pagoda_cache *cache, uint32_t layer_index, uint32
 static void digest_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer, uint8_t *digests)
 {
     const unsigned char *page = pgd_pool_address(cache->pool, pgd_table_page(cache->table, index, layer)->frame);
-    const uint64_t cell_bytes = cache->layers[layer].kinds[last_rung(cache)].cell_bytes;
+    const uint64_t cell_bytes = cache->layers[layer].kinds[pgd_spill_rung(cache)].cell_bytes;
     for (uint32_t head = 0; head < cache->layers[layer].shape.kv_heads; head++) {
         for (uint32_t cell = 0; cell < cache->page_cells; cell++) {
             digest_cell(cache, layer, head, page + (head * (uint64_t) cache->page_cells + cell) * cell_bytes,
@@ -487,7 +471,7 @@ static void spill_page(struct pagoda_cache *cache, uint32_t index, uint32_t laye
 {
     const uint32_t rung = pgd_table_page(cache->table, index, layer)->codec;
     cache->live_row_bytes -= pgd_cache_live_bytes(cache, index, layer);
-    pgd_ledger_give(&cache->ledger, rung == 0 ? PAGODA_MEMORY_KV_EXACT : PAGODA_MEMORY_KV_QUANTIZED,
+    pgd_ledger_give(&cache->ledger, pgd_cache_category(rung),
                     pgd_pool_frame_bytes(cache->pool, cache->layers[layer].kinds[rung].frame_class));
     pgd_pool_give(cache->pool, pgd_table_spill(cache->table, index, layer));
     cache->spill->layers[layer].away++;

@@ -16,13 +16,14 @@
  * Layers with a window keep their pages in memory: the window is their bound.
  *
  * Reading has two forms. Streamed: all pages take part, a chunk is attended when its pages have arrived; the bytes
- * are those of a cache that holds everything in memory. Selected (one token, unless read_all): pages in memory are
- * attended, digests of the others scored, those pages read that are expected to matter, and the rest stood in for.
+ * are those of a cache that holds everything in memory. Selected (one token, unless read_all, and not
+ * in layers that are dense): pages in memory are attended, digests of the others scored, those pages read that are
+ * expected to matter, and the rest stood in for.
  *
  * Invariants
  *   S1  A page that is SPILLED or COLLAPSED belongs to a block with digests; one that is CLEAN or SPILLED, to a group.
  *   S2  layers[l].away == pages of layer l that are SPILLED or COLLAPSED.
- *   S3  No read is in flight between two calls of attend, but those that came too late (fetch.h half is busy).
+ *   S3  No read is in flight between two calls of attend, but those that came too late (pgd_fetch_begin).
  * Threads: between begin and end the team's thread 0 is the conductor: it alone changes anything here; the others read
  *   what it wrote before a barrier of the team.
  */
@@ -136,18 +137,18 @@ struct pgd_spill {
     float *lean[PGD_DIGEST_LINES]; /* the same: where the row looks between the tokens that a digest sketches */
     float *reach;                  /* [query heads][capacity] the same of whole pages */
     float *row_total;              /* [query heads] log of all mass */
-    float *row_left;               /* [query heads] share of the mass that is not to be read */
+    float *row_left;               /* [query heads] share of the mass in spilled pages that are not selected */
     uint32_t *selected;            /* [capacity] indices, in token order */
     uint32_t selected_count;
     uint32_t *ranked;            /* [capacity] candidates */
     float *rank_score;           /* [capacity] by index */
-    uint8_t *unread;             /* [capacity] by index: 1: stood in for */
+    uint8_t *unread;             /* [capacity] by index: 0, or the state of a page that is stood in for */
     float *rows;                 /* keys and values of one cell */
     struct pgd_queries *queries; /* [growing] queries.c */
-    struct pgd_trust *trust;     /* [layer_count][PAGODA heads of the widest layer] */
-    uint32_t trust_heads;
-    float *judged;     /* trust.c: [PGD_TRUST_SLOTS][trust_heads] */
-    float *chunk_mass; /* trust.c: [query heads][chunk capacity] log of what a chunk has for the batch's last token */
+    struct pgd_trust *trust;     /* [layer_count][trust_heads] */
+    uint32_t trust_heads;        /* KV heads of the widest layer */
+    float *judged;               /* trust.c: [PGD_TRUST_SLOTS][trust_heads] */
+    float *chunk_mass;           /* trust.c: [PGD_TRUST_SLOTS][query heads][chunk capacity] log of what a chunk has */
     struct pgd_partial streamed[2]; /* [batch_tokens x query heads] running states, plain and rotated */
     uint32_t packet_count;          /* packets of selected pages, each with a partial result */
     atomic_uint next_head;          /* to be merged */
@@ -172,7 +173,24 @@ static inline bool pgd_page_is_away(const struct pgd_page *page)
     return page->state == PAGODA_PAGE_SPILLED || page->state == PAGODA_PAGE_COLLAPSED;
 }
 
-/* Fills in what depends on the layers, and adds the class of digests to the pool's classes. Errors: LIMIT. */
+/* Pages go to flash in the smallest codec that the cache has: its rung, and the bytes of a layer's pages in it. */
+static inline uint32_t pgd_spill_rung(const struct pagoda_cache *cache)
+{
+    return cache->rung_count - 1;
+}
+static inline uint64_t pgd_spill_page_bytes(const struct pagoda_cache *cache, uint32_t layer)
+{
+    return cache->layers[layer].kinds[pgd_spill_rung(cache)].page_bytes;
+}
+
+/* Whether block `index` has digests. */
+static inline bool pgd_spill_has_digests(const struct pagoda_cache *cache, uint32_t index)
+{
+    return cache->spill->blocks[pgd_table_slot(cache->table, index)].digests != PGD_FRAME_NONE;
+}
+
+/* Fills in what depends on the layers, and adds the class of digests to the pool's classes. Errors: LIMIT,
+ * UNSUPPORTED (no layer grows). */
 PGD_MUST_CHECK enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_bytes,
                                                  struct pagoda_error *error);
 
@@ -187,9 +205,6 @@ void pgd_spill_reset(struct pagoda_cache *cache);
 
 /* Bytes that the flash tier allocates at open. */
 uint64_t pgd_spill_table_bytes(const struct pagoda_cache *cache);
-
-/* Whether block `index` may go to flash once the sequence ends at `end_position`, or is there already. */
-bool pgd_spill_may_leave(const struct pagoda_cache *cache, uint32_t index, uint64_t end_position);
 
 /* One step towards more room: pages that are on flash leave memory, or a group of blocks is written. False when
  * nothing more can be done. */
@@ -242,7 +257,8 @@ struct pgd_digest_queries pgd_queries_of(const struct pagoda_cache *cache, uint3
 /* How far the digests of a KV head have been wrong about what its queries drew on. */
 struct pgd_trust {
     uint32_t count; /* queries looked at, up to a limit: after that old ones fade */
-    float missed;   /* share of the attention, on average, in chunks that digests took for much less */
+    float
+        missed; /* share of the attention, on average, in chunks that hold much of it and that digests took for less */
 };
 
 /* Whoever streams an item: before its first chunk, with each chunk, after the last. */
@@ -292,11 +308,12 @@ void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_atten
 /* Conductor, when all chunks were scored and all pages in memory attended: chooses what is read. */
 void pgd_select_choose(const struct pgd_attend_call *call);
 
-/* Conductor: pages of a half get a frame as long as there are any that nobody needs. For layers read in full. */
-void pgd_select_keep_spare(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer);
+/* Conductor: pages of a half get frames: those that nobody needs, and, when `may_swap`, those of pages of the layer
+ * that have drawn less attention. */
+void pgd_select_keep(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer, bool may_swap);
 
-/* Conductor: pages of a half that are worth it get a frame. */
-void pgd_select_keep(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer);
+/* The logarithm of a sum, of numbers given by their logarithms. */
+float pgd_select_log_of_sum(const float *logs, uint32_t count);
 
 /* ---- stream.c ---- */
 
@@ -320,8 +337,5 @@ struct pgd_digest_scores pgd_attend_scores(const struct pgd_attend_call *call, u
  * packed. */
 void pgd_attend_stand_ins(const struct pgd_attend_call *call, const struct pgd_attend_item *item, uint32_t head,
                           const struct pgd_partial *rotated);
-
-/* Returns when all threads of the team have called it. */
-void pgd_team_wait(struct pgd_team *team, uint32_t threads);
 
 #endif

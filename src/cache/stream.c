@@ -17,10 +17,12 @@ bool pgd_attend_selects(const struct pgd_attend_call *call)
 
 /* ---- the team ---- */
 
-void pgd_team_wait(struct pgd_team *team, uint32_t threads)
+/* Returns when all threads of the team have called it. */
+static void wait_for_team(const struct pgd_attend_call *call)
 {
+    struct pgd_team *team = &call->cache->spill->team;
     const uint32_t turn = atomic_load_explicit(&team->turn, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) + 1 == threads) {
+    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) + 1 == call->threads) {
         atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
         atomic_store_explicit(&team->turn, turn + 1, memory_order_release);
         return;
@@ -31,11 +33,6 @@ void pgd_team_wait(struct pgd_team *team, uint32_t threads)
             pgd_os_yield();
         }
     }
-}
-
-static void wait_for_team(const struct pgd_attend_call *call)
-{
-    pgd_team_wait(&call->cache->spill->team, call->threads);
 }
 
 static bool is_conductor(const struct pgd_attend_call *call)
@@ -128,14 +125,16 @@ void pgd_attend_streamed(const struct pgd_attend_call *call)
         wait_for_team(call);
         if (is_conductor(call)) {
             if (call->cache->batch.count == 1 && spill->layers[call->layer_index].dense) {
-                pgd_select_keep_spare(call->cache, fetch, call->layer_index);
+                pgd_select_keep(call->cache, fetch, call->layer_index, false);
             }
             pgd_fetch_end(call->cache, fetch);
-            pgd_trust_fold(call);
         }
         if (is_last) {
-            return;
+            break;
         }
+    }
+    if (is_conductor(call)) {
+        pgd_trust_fold(call);
     }
 }
 
@@ -341,7 +340,7 @@ static void attend_packet(const struct pgd_attend_call *call, const struct pgd_a
                           const struct pgd_fetch *fetch, uint32_t number, uint32_t first, uint32_t end)
 {
     const struct pagoda_cache *cache = call->cache;
-    const uint32_t rung = cache->rung_count - 1;
+    const uint32_t rung = pgd_spill_rung(cache);
     const uint64_t cell_bytes = call->layer->kinds[rung].cell_bytes;
     const struct pgd_plan_chunk chunk = {.shift = fetch->pages[first].shift, .rung = rung};
     struct pgd_gathered gathered = {.count = 0, .head_bytes = cache->page_cells * cell_bytes};
@@ -434,7 +433,7 @@ static void attend_selected_pages(const struct pgd_attend_call *call, const stru
         const bool is_last = fetch->is_last;
         wait_for_team(call);
         if (is_conductor(call)) {
-            pgd_select_keep(call->cache, fetch, call->layer_index);
+            pgd_select_keep(call->cache, fetch, call->layer_index, true);
             pgd_fetch_end(call->cache, fetch);
         }
         if (is_last) {
@@ -448,7 +447,7 @@ static void merge_selected(const struct pgd_attend_call *call, uint32_t head)
 {
     const struct pagoda_cache *cache = call->cache;
     const struct pgd_attend_item item = {.head = head, .heads = 1, .token = 0, .tokens = 1};
-    const struct pgd_plan_chunk packet = {.rung = cache->rung_count - 1};
+    const struct pgd_plan_chunk packet = {.rung = pgd_spill_rung(cache)};
     const struct pgd_merging merging = pgd_attend_merging(call, &item, NULL);
     pgd_attend_begin_merging(call, &item, &merging);
     for (uint32_t c = 0; c < cache->plan.chunk_count + cache->spill->packet_count; c++) {

@@ -1,8 +1,8 @@
 /* cache/trust.c - see spill.h: how far digests have been right.
  *
- * A prompt is read densely, so that what its tokens draw on is known exactly, chunk by chunk. For the last token of
- * every batch the digests are asked as well: attention that lies in a chunk of which they expected far less would have
- * been missed by a token that selects. Some heads look for one exact token far back (induction heads, Olsson et al.
+ * A prompt is read densely, so that what its tokens draw on is known exactly, chunk by chunk. For a few tokens of every
+ * batch the digests are asked as well: when a chunk holds much of a head's attention and they expected far less, a
+ * token that selects would have missed it. Some heads look for one exact token far back (induction heads, Olsson et al.
  * 2022, arXiv 2209.11895), which no small summary can tell; the layers that have them are found out in this way, and
  * read in full.
  */
@@ -55,19 +55,6 @@ void pgd_trust_note(const struct pgd_attend_call *call, const struct pgd_attend_
     }
 }
 
-static float log_of_sum(const float *logs, uint32_t count)
-{
-    float max = -INFINITY;
-    float sum = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        max = fmaxf(max, logs[i]);
-    }
-    for (uint32_t i = 0; i < count && max > -INFINITY; i++) {
-        sum += pgd_ref_exp(logs[i] - max);
-    }
-    return max + logf(sum);
-}
-
 /* Digests of a chunk, for one KV head; 0 when it has none, or not for all its cells. */
 static uint32_t digests_of(const struct pgd_attend_call *call, const struct pgd_plan_chunk *chunk, uint32_t head,
                            const uint8_t **digests)
@@ -75,7 +62,7 @@ static uint32_t digests_of(const struct pgd_attend_call *call, const struct pgd_
     const struct pagoda_cache *cache = call->cache;
     for (uint32_t i = 0; i < chunk->cells; i++) {
         const uint32_t index = chunk->block + (chunk->cell + i) / cache->page_cells;
-        if (cache->spill->blocks[pgd_table_slot(cache->table, index)].digests == PGD_FRAME_NONE) {
+        if (!pgd_spill_has_digests(cache, index)) {
             return 0;
         }
         digests[i] = pgd_spill_digest(cache, index, call->layer_index, head, (chunk->cell + i) % cache->page_cells);
@@ -115,18 +102,18 @@ void pgd_trust_judge(const struct pgd_attend_call *call, const struct pgd_attend
     float most = 0;
     for (uint32_t g = 0; g < call->group; g++) {
         const float *masses = masses_of(call, slot, item->head * call->group + g);
-        const float total = log_of_sum(masses, cache->plan.chunk_count);
+        const float total = pgd_select_log_of_sum(masses, cache->plan.chunk_count);
         float missed = 0;
         for (uint32_t c = 0; c < cache->plan.chunk_count; c++) {
             const struct pgd_plan_chunk *chunk = &cache->plan.chunks[c];
             const uint8_t *digests[PGD_CHUNK_BLOCKS];
-            const uint32_t count = digests_of(call, chunk, item->head, digests);
-            if (count > 0 && masses[c] > total + LEAST_SHARE) {
+            const uint32_t count = masses[c] > total + LEAST_SHARE ? digests_of(call, chunk, item->head, digests) : 0;
+            if (count > 0) {
                 const struct pgd_packed_rows rows = last_rows(call, item, chunk);
                 cache->kernels->score_digests(&call->shape, PGD_LANES, count, digests, &rows, call->worker->digest,
                                               &scores);
-                missed +=
-                    missed_in_chunk(masses, c, total, log_of_sum(scores.mass + (size_t) g * scores.stride, count));
+                missed += missed_in_chunk(masses, c, total,
+                                          pgd_select_log_of_sum(scores.mass + (size_t) g * scores.stride, count));
             }
         }
         most = fmaxf(most, missed);

@@ -54,19 +54,6 @@ static float odd_number(uint32_t code, float levels)
     return (float) (2 * (int32_t) code) - levels;
 }
 
-/* The largest |x|; NaN or infinity when a number is not finite. */
-static float largest(uint32_t size, const float *row)
-{
-    float most = 0.0f;
-    float zero = 0.0f;
-    for (uint32_t d = 0; d < size; d++) {
-        const float a = fabsf(row[d]);
-        most = a > most ? a : most;
-        zero += row[d] * 0.0f;
-    }
-    return most + zero;
-}
-
 /* A scale is kept in f16. */
 static float put_scale(uint8_t *digest, uint32_t which, float scale)
 {
@@ -163,7 +150,7 @@ static void encode_mean(struct page *page, uint32_t planes, uint32_t scale_at, u
     const float levels = planes == 1 ? LINE_LEVELS : MEAN_LEVELS;
     float numbers[PGD_HEAD_SIZE_MAX];
     const float wanted =
-        planes == 1 ? encode_line(page->size, mean, codes, numbers) : largest(page->size, mean) / levels;
+        planes == 1 ? encode_line(page->size, mean, codes, numbers) : pgd_packed_largest(page->size, mean) / levels;
     const float scale = put_scale(digest, scale_at, wanted);
     for (uint32_t d = 0; d < page->size; d++) {
         codes[d] = planes == 1 ? codes[d] : (uint8_t) code_of(mean[d], scale, levels);
@@ -301,7 +288,7 @@ static float encode_tokens(const struct seen *seen, uint32_t tokens, uint32_t ni
     for (uint32_t t = 0; t < tokens; t++) {
         times[t] = norm > 0 ? product_of(seen->size, seen->rows[t], seen->line) / norm : 0.0f;
     }
-    const float scale = largest(tokens, times) / TOKEN_LEVELS;
+    const float scale = pgd_packed_largest(tokens, times) / TOKEN_LEVELS;
     for (uint32_t t = 0; t < tokens; t++) {
         const uint32_t code = code_of(times[t], scale, TOKEN_LEVELS);
         codes[t] |= (uint8_t) (code << 4 * nibble);

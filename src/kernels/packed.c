@@ -61,8 +61,7 @@ static void put_code(uint32_t bits, uint8_t *low, uint8_t *high, uint32_t tile, 
     }
 }
 
-/* The largest |x|; NaN or infinity when a number is not finite. */
-static float largest(uint32_t size, const float *row)
+float pgd_packed_largest(uint32_t size, const float *row)
 {
     float most = 0.0f;
     float zero = 0.0f;
@@ -78,7 +77,7 @@ static float largest(uint32_t size, const float *row)
 static uint16_t encode_row(uint32_t size, const float *row, uint32_t bits, uint8_t *codes)
 {
     const float levels = (float) ((1u << bits) - 1u);
-    const uint16_t half = pgd_f32_to_f16(largest(size, row) / levels);
+    const uint16_t half = pgd_f32_to_f16(pgd_packed_largest(size, row) / levels);
     const float scale = pgd_f16_to_f32(half);
     const float factor = scale > 0 ? 0.5f / scale : 0.0f;
     for (uint32_t d = 0; d < size; d++) {
@@ -181,7 +180,7 @@ void pgd_hadamard(uint32_t size, float *row)
 void pgd_packed_query(uint32_t key_size, const float *query, const struct pgd_packed_rows *rows, uint32_t row)
 {
     const float most = key_size <= QUERY_USUAL_SIZE ? QUERY_MOST_USUAL : QUERY_MOST_LARGE;
-    const float max = largest(key_size, query);
+    const float max = pgd_packed_largest(key_size, query);
     const float factor = max >= QUERY_LEAST && max < INFINITY ? most / max : 0.0f;
     int32_t number[PGD_HEAD_SIZE_MAX + 3];
     int32_t sum = 0;

@@ -73,6 +73,9 @@ void pgd_packed_encode(const struct pgd_packed_layout *layout, uint32_t key_size
 void pgd_packed_decode(const struct pgd_packed_layout *layout, uint32_t key_size, uint32_t value_size,
                        const uint8_t *block, float *keys, float *values);
 
+/* The largest |x| of a row; NaN or infinity when a number is not finite. */
+float pgd_packed_largest(uint32_t size, const float *row);
+
 /* H, in place. */
 void pgd_hadamard(uint32_t size, float *row);
 

@@ -2,9 +2,7 @@
 #include "cache/cache.h"
 #include "harness/failing_system.h"
 #include "os/os.h"
-#include "unit/cache_twin.h"
-
-#define ROUNDING 4e-3
+#include "unit/cache_life.h"
 
 /* Sanitizers remember what was written in memory of their own. */
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -17,55 +15,6 @@
 #ifndef SHADOWED
 #define SHADOWED 0
 #endif
-
-struct life {
-    struct pagoda_layer layers[LAYERS];
-    struct pagoda_cache_options options;
-    struct pagoda_cache *cache;
-    struct twin *twin;
-    struct fill *fill;
-    uint64_t shrunk;
-    uint64_t refused;
-};
-
-static void begin_life(struct life *life, uint64_t seed)
-{
-    memset(life, 0, sizeof(*life));
-    fill_layers(life->layers);
-    fill_options(&life->options, life->layers);
-    life->twin = new_twin();
-    life->fill = new_fill(seed);
-}
-
-static void open_cache(struct life *life)
-{
-    struct pagoda_error error = {PAGODA_OK, ""};
-    const enum pagoda_status status = pagoda_cache_open(&life->options, &life->cache, &error);
-    const bool in_steps = life->options.codec == PAGODA_CODEC_F16 && life->options.codec_tight > PAGODA_CODEC_K8V4;
-    life->twin->middle = in_steps ? PAGODA_CODEC_K8V4 : life->options.codec;
-    CHECK_STR(status == PAGODA_OK ? "" : error.message, "");
-}
-
-static void end_life(struct life *life)
-{
-    pagoda_cache_close(life->cache);
-    free(life->twin);
-    free(life->fill);
-}
-
-static struct pagoda_memory memory_of(const struct life *life)
-{
-    struct pagoda_memory memory;
-    pagoda_cache_memory(life->cache, &memory);
-    return memory;
-}
-
-static struct pagoda_account account_of(const struct life *life)
-{
-    struct pagoda_account account;
-    pagoda_cache_account(life->cache, &account);
-    return account;
-}
 
 /* Every invariant there is, and the highest that was held since the last look. */
 static void check_all(struct life *life, uint64_t budget_bytes)

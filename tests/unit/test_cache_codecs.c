@@ -1,56 +1,7 @@
 /* test_cache_codecs.c - pages that become smaller: the cache against its twin, which sends the same rows through the
  * same codecs one by one. */
 #include "harness/failing_system.h"
-#include "unit/cache_twin.h"
-
-#define ROUNDING 4e-3 /* queries keep 13 bits and weights 14; numbers are up to 2 */
-
-struct life {
-    struct pagoda_layer layers[LAYERS];
-    struct pagoda_cache_options options;
-    struct pagoda_cache *cache;
-    struct twin *twin;
-    struct fill *fill;
-};
-
-static void begin_life(struct life *life, uint64_t seed)
-{
-    fill_layers(life->layers);
-    fill_options(&life->options, life->layers);
-    life->cache = NULL;
-    life->twin = new_twin();
-    life->fill = new_fill(seed);
-}
-
-static void open_cache(struct life *life)
-{
-    struct pagoda_error error = {PAGODA_OK, ""};
-    const enum pagoda_status status = pagoda_cache_open(&life->options, &life->cache, &error);
-    const bool in_steps = life->options.codec == PAGODA_CODEC_F16 && life->options.codec_tight > PAGODA_CODEC_K8V4;
-    life->twin->middle = in_steps ? PAGODA_CODEC_K8V4 : life->options.codec;
-    CHECK_STR(status == PAGODA_OK ? "" : error.message, "");
-}
-
-static void end_life(struct life *life)
-{
-    pagoda_cache_close(life->cache);
-    free(life->twin);
-    free(life->fill);
-}
-
-static struct pagoda_account account_of(const struct life *life)
-{
-    struct pagoda_account account;
-    pagoda_cache_account(life->cache, &account);
-    return account;
-}
-
-static struct pagoda_memory memory_of(const struct life *life)
-{
-    struct pagoda_memory memory;
-    pagoda_cache_memory(life->cache, &memory);
-    return memory;
-}
+#include "unit/cache_life.h"
 
 /* One batch that is not compared with the twin. */
 static void skip(struct life *life, uint32_t count)
