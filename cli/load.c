@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "cli/machine.h"
 #include "cli/progress.h"
+#include "cli/wear.h"
 
 enum pgd_exit pgd_load_model(const struct pgd_options *options, const struct pgd_terminal *terminal,
                              struct pgd_model **model)
@@ -128,8 +129,19 @@ enum pgd_exit pgd_load(const struct pgd_options *options, const struct pgd_termi
     return code;
 }
 
+/* What was spilled counts against the life of the flash. */
+static void count_wear(struct pgd_bridge *bridge)
+{
+    struct pagoda_memory memory;
+    pagoda_cache_memory(pgd_bridge_cache(bridge), &memory);
+    pgd_wear_add(memory.flash_bytes_written);
+}
+
 void pgd_load_close(struct pgd_loaded *loaded)
 {
+    if (loaded->bridge != NULL) {
+        count_wear(loaded->bridge);
+    }
     pgd_bridge_close(loaded->bridge);
     pgd_model_close(loaded->model);
     *loaded = (struct pgd_loaded) {0};

@@ -1,4 +1,4 @@
-/* cli/wear.h - how much pagoda has written to flash day by day, over all sessions: flash wears out by writing.
+/* cli/wear.h - how much chat, run and show --device have written to flash day by day: it wears out by writing.
  *
  * A small text file in the cache directory, "flash-writes.txt", with a line "2026-11-25 33554432" for each day (in UTC)
  * of the last 30 on which something was written. Nothing depends on it: what cannot be read counts as nothing, and what

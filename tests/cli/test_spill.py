@@ -48,6 +48,15 @@ def a_reply_tells_what_was_on_flash_and_not_read():
 
 
 @suite.test
+def what_is_spilled_is_counted_by_the_day():
+    before = run("show", "--device", "--json", code=0).json()["bytes_written_today"]
+    report, _ = told(*TIGHT)
+    after = run("show", "--device", "--json", code=0).json()
+    spilled = after["bytes_written_today"] - before - after["bytes_written"]
+    assert spilled == report["kv"]["flash_bytes_written"] > 0, (before, after, report["kv"])
+
+
+@suite.test
 def a_bound_on_flash_lets_the_policy_drop():
     report, _ = told(*TIGHT, "--flash", "2M")
     assert 0 < report["kv"]["flash_bytes"] <= 2 << 20, report["kv"]
