@@ -33,12 +33,14 @@ void pgd_cache_free_page(struct pagoda_cache *cache, uint32_t index, uint32_t la
     if (pgd_page_has_frame(page)) {
         cache->live_row_bytes -= pgd_cache_live_bytes(cache, index, layer);
         pgd_ledger_give(&cache->ledger, pgd_cache_category(page->codec), frame_bytes(cache, page, layer));
-        pgd_pool_give(cache->pool, page->frame);
     } else {
         cache->spill->layers[layer].away--;
         cache->spill->layers[layer].collapsed -= page->state == PAGODA_PAGE_COLLAPSED ? 1 : 0;
     }
-    (void) pgd_table_clear_page(cache->table, index, layer);
+    uint32_t frame = pgd_table_clear_page(cache->table, index, layer);
+    if (frame != PGD_FRAME_NONE) {
+        pgd_pool_give(cache->pool, frame);
+    }
 }
 
 /* Removes a block none of whose pages is left. */

@@ -120,7 +120,8 @@ static double farthest(struct pagoda_cache_options *options, uint32_t threads, s
                 twin_attend(twin, &options->layers[layer], layer, first, head, &fill->queries[layer][0][head * SIZE],
                             false, expected);
                 for (int d = 0; d < SIZE; d++) {
-                    most = fmax(most, fabs(expected[d] - fill->outputs[layer][0][head * SIZE + d]));
+                    const double distance = fabs(expected[d] - fill->outputs[layer][0][head * SIZE + d]);
+                    most = distance > most ? distance : most; /* fmax here ends gcc 12 for ARM in an internal error */
                 }
             }
         }
