@@ -54,7 +54,7 @@ static void attend_cells(const struct pgd_attend_call *call, const struct pgd_at
     codec->attend(codec, call->cache->kernels, &call->shape, cells, &rows, call->worker->kernel, partial);
 }
 
-static void set_unseen(const struct pgd_partial *partial, uint32_t rows, uint32_t value_size)
+void pgd_attend_set_unseen(const struct pgd_partial *partial, uint32_t rows, uint32_t value_size)
 {
     for (uint32_t r = 0; r < rows; r++) {
         partial->max[r] = -INFINITY;
@@ -101,7 +101,7 @@ void pgd_attend_gathered(const struct pgd_attend_call *call, const struct pgd_at
                          const struct pgd_partial *partial)
 {
     if (gathered->count == 0) {
-        set_unseen(partial, pgd_attend_head_rows(call, item), call->shape.value_size);
+        pgd_attend_set_unseen(partial, pgd_attend_head_rows(call, item), call->shape.value_size);
         return;
     }
     struct pgd_cells cells;
@@ -130,9 +130,9 @@ void pgd_attend_begin_merging(const struct pgd_attend_call *call, const struct p
                               const struct pgd_merging *merging)
 {
     const uint32_t rows = pgd_attend_head_rows(call, item);
-    set_unseen(&merging->running, rows, call->shape.value_size);
+    pgd_attend_set_unseen(&merging->running, rows, call->shape.value_size);
     if (call->cache->two_bases) {
-        set_unseen(&merging->rotated, rows, call->shape.value_size);
+        pgd_attend_set_unseen(&merging->rotated, rows, call->shape.value_size);
     }
 }
 
@@ -281,7 +281,7 @@ static void attend_heads(const struct pgd_attend_call *call, const struct pgd_at
             cells_of_head(&gathered, h, h + 1 == head + heads, next, next_head, &cells);
             attend_cells(call, all, chunk, h, &cells, &partial);
         } else {
-            set_unseen(&partial, call->group, call->shape.value_size);
+            pgd_attend_set_unseen(&partial, call->group, call->shape.value_size);
         }
     }
 }
@@ -358,7 +358,7 @@ enum pagoda_status pagoda_cache_attend(struct pagoda_cache *cache, uint32_t laye
         .group = layer->shape.query_heads / layer->shape.kv_heads,
         .thread = thread,
         .threads = threads,
-        .slots = cache->spill == NULL ? cache->plan.chunk_count : 2 * cache->plan.chunk_capacity,
+        .slots = cache->spill == NULL ? cache->plan.chunk_count : 3 * cache->plan.chunk_capacity,
     };
     if (cache->spill != NULL && thread == 0) {
         pgd_queries_note(&call);
@@ -366,7 +366,7 @@ enum pagoda_status pagoda_cache_attend(struct pagoda_cache *cache, uint32_t laye
     if (cache->spill == NULL || cache->spill->layers[layer_index].away == 0) {
         const struct pgd_attend_turn all = {0, cache->plan.chunk_count, &layer->next_item, NULL};
         pgd_attend_chunks(&call, &all);
-    } else if (pgd_attend_selects(&call)) {
+    } else if (pgd_attend_selects(cache, layer_index)) {
         pgd_attend_selected(&call);
     } else {
         pgd_attend_streamed(&call);

@@ -79,6 +79,9 @@ struct pgd_packed_rows pgd_attend_packed_rows(const struct pgd_attend_call *call
 /* Where partial result `index` of a KV head lives, of the one token in hand: max and sum of the group, then outputs. */
 struct pgd_partial pgd_attend_partial(const struct pgd_attend_call *call, uint32_t head, uint32_t index);
 
+/* The partial result of rows that see nothing. */
+void pgd_attend_set_unseen(const struct pgd_partial *partial, uint32_t rows, uint32_t value_size);
+
 /* What an item has seen so far, in both bases: chunks of rotated codecs are merged apart from the others. */
 struct pgd_merging {
     struct pgd_partial running;

@@ -1,6 +1,6 @@
 /* cache/fetch.c - see spill.h: pages from flash into staging.
  *
- * The staging memory has two halves, so that one can be read while the pages in the other are attended. Pages that lie
+ * The staging memory has several parts, so that one can be read while the pages in another are attended. Pages that lie
  * side by side in the file become one read. Whoever waits for a page checks its sum: a page is only `staged` when its
  * bytes are those that were written.
  */
@@ -31,7 +31,6 @@ bool pgd_fetch_begin(struct pagoda_cache *cache, struct pgd_fetch *fetch)
 
 bool pgd_fetch_add(struct pagoda_cache *cache, struct pgd_fetch *fetch, uint32_t layer, uint32_t index)
 {
-    const struct pgd_spill *spill = cache->spill;
     if (fetch->page_count > 0 && fetch->pages[fetch->page_count - 1].block == index) {
         return true; /* the end of the chunk before was its beginning */
     }
@@ -42,7 +41,7 @@ bool pgd_fetch_add(struct pagoda_cache *cache, struct pgd_fetch *fetch, uint32_t
     const bool joins = last != NULL && low >= last->offset && low <= last->offset + last->bytes;
     const uint64_t before = joins ? last->offset + last->bytes : low;
     const uint64_t more = high - pgd_min_u64(high, before);
-    if (fetch->page_count == spill->pages_max || fetch->used + more > spill->half_bytes) {
+    if (fetch->page_count == fetch->pages_max || fetch->used + more > fetch->bytes) {
         return false;
     }
     if (joins) {
@@ -132,26 +131,30 @@ void pgd_fetch_repair(struct pagoda_cache *cache, struct pgd_fetch *fetch, uint3
     }
 }
 
-void pgd_fetch_end(struct pagoda_cache *cache, struct pgd_fetch *fetch)
+void pgd_fetch_end(struct pagoda_cache *cache, struct pgd_fetch *fetch, const struct pgd_fetch *next)
 {
-    const struct pgd_fetch *other = &cache->spill->fetch[fetch == &cache->spill->fetch[0] ? 1 : 0];
-    const uint32_t shared = other->page_count > 0 ? other->pages[0].block : UINT32_MAX;
+    const uint32_t shared = next != NULL && next->page_count > 0 ? next->pages[0].block : UINT32_MAX;
     for (uint32_t i = 0; i < fetch->page_count; i++) {
-        if (fetch->pages[i].block != shared) { /* a page at the border of two chunks is in both halves */
+        if (fetch->pages[i].block != shared) { /* a page at the border of two chunks is in both */
             cache->spill->staged[fetch->pages[i].block] = NULL;
         }
     }
     fetch->page_count = 0;
 }
 
+void pgd_fetch_settle(struct pagoda_cache *cache, struct pgd_fetch *fetch)
+{
+    for (uint32_t i = 0; i < fetch->read_count; i++) {
+        pgd_flash_wait(cache->spill->flash, fetch->first_ticket + i, 0);
+    }
+    const bool idle = pgd_fetch_begin(cache, fetch);
+    PGD_ASSERT(idle);
+}
+
 void pgd_fetch_drain(struct pagoda_cache *cache)
 {
-    for (uint32_t half = 0; half < 2; half++) {
-        struct pgd_fetch *fetch = &cache->spill->fetch[half];
-        for (uint32_t i = 0; i < fetch->read_count; i++) {
-            pgd_flash_wait(cache->spill->flash, fetch->first_ticket + i, 0);
-        }
-        const bool idle = pgd_fetch_begin(cache, fetch);
-        PGD_ASSERT(idle);
+    cache->spill->ahead = PGD_LAYER_NONE;
+    for (uint32_t part = 0; part < PGD_FETCHES; part++) {
+        pgd_fetch_settle(cache, &cache->spill->fetch[part]);
     }
 }

@@ -233,7 +233,7 @@ static void lay_out_staging(struct pagoda_cache *cache, struct pgd_carver *carve
 {
     uint64_t chunks = pgd_div_up_u64(blocks * cache->page_tokens, PGD_CHUNK_TOKENS) + PGD_SHIFTS_MAX + 2;
     chunks += cache->rung_count > 1 ? PGD_RUNS_MAX : 0;
-    const uint64_t slots = cache->spill == NULL ? chunks : 2 * chunks; /* selected pages have theirs */
+    const uint64_t slots = cache->spill == NULL ? chunks : 3 * chunks; /* selected pages and stand-ins have theirs */
     uint64_t floats = 0;
     uint64_t cell_floats = 0;
     for (uint32_t i = 0; i < cache->layer_count; i++) {

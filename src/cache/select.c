@@ -28,6 +28,7 @@ void pgd_select_begin(struct pagoda_cache *cache)
     spill->stall_left_ns = spill->options.stall_ms * UINT64_C(1000000);
     spill->unread_pages = 0;
     spill->failed = false; /* what was refused before may be taken now */
+    pgd_fetch_drain(cache);
     pgd_trust_decide(cache);
 }
 
@@ -82,14 +83,6 @@ float pgd_select_log_of_sum(const float *logs, uint32_t count)
     return max + logf(sum);
 }
 
-/* The logarithm of the mass that a row expects of a page: of all its cells together. */
-static float page_mass(const struct pagoda_cache *cache, uint32_t query_head, uint32_t index)
-{
-    const uint32_t cells = cache->page_cells;
-    const float *mass = cache->spill->mass + ((size_t) query_head * cache->spill->capacity + index) * cells;
-    return cells == 1 ? mass[0] : pgd_select_log_of_sum(mass, cells);
-}
-
 /* The logarithm of what a row has found in memory, and of its learned sink. */
 static float log_of_memory(const struct pgd_attend_call *call, uint32_t query_head)
 {
@@ -111,47 +104,70 @@ static float log_of_memory(const struct pgd_attend_call *call, uint32_t query_he
     return max + logf(sum);
 }
 
-/* Sets the logarithm of all of a row's mass, and the share that lies in pages which may be read. */
-static void total_row(const struct pgd_attend_call *call, uint32_t query_head)
+/* The logarithms of the mass that a row expects of pages: of all their cells together, -infinity without digests. */
+static void expect_pages(const struct pagoda_cache *cache, uint32_t query_head, float *expected)
+{
+    const uint32_t cells = cache->page_cells;
+    const float *mass = cache->spill->mass + (size_t) query_head * cache->spill->capacity * cells;
+    for (uint32_t i = 0; i < pgd_table_count(cache->table); i++) {
+        const float all = cells == 1 ? mass[i] : pgd_select_log_of_sum(mass + (size_t) i * cells, cells);
+        expected[i] = pgd_spill_has_digests(cache, i) ? all : -INFINITY;
+    }
+}
+
+/* Sets a row's shares of all pages with digests, and the share that lies in pages which may be read. */
+static void share_row(const struct pgd_attend_call *call, uint32_t query_head)
 {
     const struct pagoda_cache *cache = call->cache;
     struct pgd_spill *spill = cache->spill;
-    float *reach = spill->reach + (size_t) query_head * spill->capacity;
-    const float memory = log_of_memory(call, query_head);
     const uint32_t count = pgd_table_count(cache->table);
+    float *share = spill->share + (size_t) query_head * spill->capacity;
+    const float memory = log_of_memory(call, query_head);
     float max = memory;
+    expect_pages(cache, query_head, share);
     for (uint32_t i = 0; i < count; i++) {
-        if (pgd_spill_has_digests(cache, i)) {
-            reach[i] = page_mass(cache, query_head, i);
-            max = spill->unread[i] != 0 ? fmaxf(max, reach[i]) : max;
-        }
+        max = share[i] > max && spill->unread[i] != 0 ? share[i] : max;
     }
+    cache->kernels->exponentials(count, share, max, share);
     float spilled = 0;
     float collapsed = 0;
     for (uint32_t i = 0; i < count; i++) {
-        if (spill->unread[i] != 0) {
-            *(spill->unread[i] == PAGODA_PAGE_SPILLED ? &spilled : &collapsed) += pgd_ref_exp(reach[i] - max);
-        }
+        spilled += spill->unread[i] == PAGODA_PAGE_SPILLED ? share[i] : 0;
+        collapsed += spill->unread[i] == PAGODA_PAGE_COLLAPSED ? share[i] : 0;
     }
-    const float all = pgd_ref_exp(memory - max) + spilled + collapsed;
-    spill->row_total[query_head] = max + logf(all);
-    spill->row_left[query_head] = spilled / all;
+    const float part = 1 / (pgd_ref_exp(memory - max) + spilled + collapsed);
+    for (uint32_t i = 0; i < count; i++) {
+        share[i] *= part;
+    }
+    spill->row_left[query_head] = spilled * part;
 }
 
-/* The largest share that a row expects of a page, as a logarithm. */
-static float log_share(const struct pgd_attend_call *call, uint32_t index)
+void pgd_select_share(const struct pgd_attend_call *call)
+{
+    atomic_uint *next = &call->cache->spill->next_row;
+    uint32_t row;
+    while ((row = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < call->layer->shape.query_heads) {
+        share_row(call, row);
+    }
+}
+
+/* The largest share that a row expects of each page, into rank_score. */
+static void find_largest_shares(const struct pgd_attend_call *call)
 {
     const struct pgd_spill *spill = call->cache->spill;
-    float best = -INFINITY;
-    for (uint32_t r = 0; r < call->layer->shape.query_heads; r++) {
-        best = fmaxf(best, spill->reach[(size_t) r * spill->capacity + index] - spill->row_total[r]);
+    const uint32_t count = pgd_table_count(call->cache->table);
+    memcpy(spill->rank_score, spill->share, count * sizeof(float));
+    for (uint32_t r = 1; r < call->layer->shape.query_heads; r++) {
+        const float *share = spill->share + (size_t) r * spill->capacity;
+        for (uint32_t i = 0; i < count; i++) {
+            spill->rank_score[i] = share[i] > spill->rank_score[i] ? share[i] : spill->rank_score[i];
+        }
     }
-    return best;
 }
 
-static uint16_t heat_of(float log_share)
+static uint16_t heat_of(float share)
 {
-    const float heat = (log_share * PER_OCTAVE + HEAT_OCTAVES) * HEAT_STEPS;
+    const float heat = (logf(share) * PER_OCTAVE + HEAT_OCTAVES) * HEAT_STEPS;
     return heat > 0 ? (uint16_t) fminf(heat, 65535.0f) : 0; /* NaN is cold */
 }
 
@@ -185,6 +201,13 @@ static void sift_down(uint32_t *heap, uint32_t count, uint32_t at, const float *
     heap[at] = moved;
 }
 
+static void make_heap(uint32_t *heap, uint32_t count, const float *score)
+{
+    for (uint32_t i = count / 2; i-- > 0;) {
+        sift_down(heap, count, i, score);
+    }
+}
+
 static uint32_t pop(uint32_t *heap, uint32_t *count, const float *score)
 {
     const uint32_t top = heap[0];
@@ -216,14 +239,14 @@ static void take_page(const struct pgd_attend_call *call, uint32_t index)
     spill->unread[index] = 0;
     spill->selected_count++;
     for (uint32_t r = 0; r < call->layer->shape.query_heads; r++) {
-        spill->row_left[r] -= pgd_ref_exp(spill->reach[(size_t) r * spill->capacity + index] - spill->row_total[r]);
+        spill->row_left[r] -= spill->share[(size_t) r * spill->capacity + index];
     }
 }
 
-/* Notes which pages are away, in `unread`. */
-static void note_states(const struct pgd_attend_call *call)
+void pgd_select_note_away(const struct pgd_attend_call *call)
 {
     const struct pagoda_cache *cache = call->cache;
+    cache->spill->has_late = false;
     for (uint32_t i = 0; i < pgd_table_count(cache->table); i++) {
         const struct pgd_page *page = pgd_table_page(cache->table, i, call->layer_index);
         cache->spill->unread[i] = pgd_page_is_away(page) ? page->state : 0;
@@ -235,21 +258,19 @@ static uint32_t rank_pages(const struct pgd_attend_call *call)
 {
     struct pagoda_cache *cache = call->cache;
     struct pgd_spill *spill = cache->spill;
-    const float least = logf((float) (1 - spill->options.recall) / (float) (spill->layers[call->layer_index].away + 1));
+    const float least = (float) (1 - spill->options.recall) / (float) (spill->layers[call->layer_index].away + 1);
     uint32_t candidates = 0;
+    find_largest_shares(call);
     for (uint32_t i = 0; i < pgd_table_count(cache->table); i++) {
         if (!pgd_spill_has_digests(cache, i)) {
             continue;
         }
-        spill->rank_score[i] = log_share(call, i);
         warm(cache, i, call->layer_index, spill->rank_score[i]);
         if (spill->unread[i] == PAGODA_PAGE_SPILLED && spill->rank_score[i] > least) {
             spill->ranked[candidates++] = i;
         }
     }
-    for (uint32_t i = candidates / 2; i-- > 0;) {
-        sift_down(spill->ranked, candidates, i, spill->rank_score);
-    }
+    make_heap(spill->ranked, candidates, spill->rank_score);
     return candidates;
 }
 
@@ -273,10 +294,6 @@ void pgd_select_choose(const struct pgd_attend_call *call)
 {
     struct pagoda_cache *cache = call->cache;
     struct pgd_spill *spill = cache->spill;
-    note_states(call);
-    for (uint32_t r = 0; r < call->layer->shape.query_heads; r++) {
-        total_row(call, r);
-    }
     uint32_t candidates = rank_pages(call);
     spill->selected_count = 0;
     while (candidates > 0 && wants_more(call)) {
@@ -317,34 +334,53 @@ static bool take_spare_frame(struct pagoda_cache *cache, uint32_t layer, uint32_
     return true;
 }
 
-/* Puts a page in the place of the coldest one of its layer, if that has drawn less attention. */
-static void swap_in(struct pagoda_cache *cache, uint32_t index, uint32_t layer, const unsigned char *bytes)
+/* The layer's pages that may leave memory, the coldest first; returns how many. */
+static uint32_t rank_coldest(const struct pagoda_cache *cache, uint32_t layer)
 {
-    const uint32_t victim = pgd_spill_coldest(cache, layer);
-    const uint32_t heat = pgd_table_page(cache->table, index, layer)->heat;
-    if (victim < pgd_table_count(cache->table) &&
-        pgd_table_page(cache->table, victim, layer)->heat + HEAT_MARGIN < heat) {
+    struct pgd_spill *spill = cache->spill;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < pgd_table_count(cache->table); i++) {
+        if (pgd_spill_may_leave(cache, i, layer)) {
+            spill->rank_score[i] = -(float) pgd_table_page(cache->table, i, layer)->heat;
+            spill->ranked[count++] = i;
+        }
+    }
+    make_heap(spill->ranked, count, spill->rank_score);
+    return count;
+}
+
+/* Puts a page in the place of the coldest one of its layer, if that has drawn less attention. */
+static void swap_in(struct pagoda_cache *cache, uint32_t index, uint32_t layer, const unsigned char *bytes,
+                    uint32_t *victims)
+{
+    struct pgd_spill *spill = cache->spill;
+    const float heat = (float) pgd_table_page(cache->table, index, layer)->heat;
+    if (*victims > 0 && heat + spill->rank_score[spill->ranked[0]] > HEAT_MARGIN) {
+        const uint32_t victim = pop(spill->ranked, victims, spill->rank_score);
         give_frame(cache, index, layer, pgd_table_spill(cache->table, victim, layer), bytes);
     }
 }
 
 void pgd_select_keep(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer, bool may_swap)
 {
-    for (uint32_t i = 0; i < fetch->page_count; i++) {
+    bool has_spare = true;
+    uint32_t victims = may_swap ? rank_coldest(cache, layer) : 0;
+    for (uint32_t i = 0; i < fetch->page_count && (has_spare || victims > 0); i++) {
         const struct pgd_fetch_page *fetched = &fetch->pages[i];
         const unsigned char *bytes = fetch->memory + fetched->at;
         uint32_t frame = PGD_FRAME_NONE;
-        /* A page at the border of two chunks may have come back with the half before. */
+        /* A page at the border of two chunks may have come back with those before. */
         if (fetched->outcome != PGD_FETCH_GOOD ||
             pgd_table_page(cache->table, fetched->block, layer)->state != PAGODA_PAGE_SPILLED) {
             continue;
         }
-        if (take_spare_frame(cache, layer, &frame)) {
+        has_spare = has_spare && take_spare_frame(cache, layer, &frame);
+        if (has_spare) {
             give_frame(cache, fetched->block, layer, frame, bytes);
             cache->live_row_bytes += pgd_cache_live_bytes(cache, fetched->block, layer);
             cache->spill->layers[layer].away--;
-        } else if (may_swap) {
-            swap_in(cache, fetched->block, layer, bytes);
+        } else {
+            swap_in(cache, fetched->block, layer, bytes, &victims);
         }
     }
 }

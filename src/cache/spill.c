@@ -10,6 +10,7 @@
 #define XXH_INLINE_ALL /* all of the library is its header */
 #include <xxhash.h>
 
+#define AHEAD_CHUNKS 4u /* what is read ahead is read while other layers are at work: the more, the less is waited */
 #define CHUNK_PAGES_SLACK 2u /* pages of which a chunk sees only a part, at its ends */
 
 /* ---- sizes ---- */
@@ -58,8 +59,15 @@ enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_by
     spill->digest_class = cache->class_count;
     class_bytes[cache->class_count++] = spill->digest_frame_bytes;
     const uint64_t chunk_pages = pgd_div_up_u64(PGD_CHUNK_BLOCKS, cache->page_cells) + CHUNK_PAGES_SLACK;
-    spill->half_bytes = chunk_pages * (pgd_round_up_u64(largest, PGD_FLASH_ALIGN) + PGD_FLASH_ALIGN);
-    spill->pages_max = (uint32_t) pgd_min_u64(spill->half_bytes / smallest + 1, PGD_FLASH_READS_MAX / 2);
+    const uint64_t chunk_bytes = chunk_pages * (pgd_round_up_u64(largest, PGD_FLASH_ALIGN) + PGD_FLASH_ALIGN);
+    uint32_t tickets = 0;
+    for (uint32_t i = 0; i < PGD_FETCHES; i++) {
+        struct pgd_fetch *fetch = &spill->fetch[i];
+        fetch->bytes = i == PGD_FETCH_AHEAD ? AHEAD_CHUNKS * chunk_bytes : chunk_bytes;
+        fetch->first_ticket = tickets;
+        fetch->pages_max = (uint32_t) pgd_min_u64(fetch->bytes / smallest + 1, PGD_FLASH_READS_MAX / PGD_FETCHES);
+        tickets += fetch->pages_max;
+    }
     return PAGODA_OK;
 }
 
@@ -106,19 +114,18 @@ void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, ui
     made.extents = pgd_carve(carver, blocks * spill->growing * sizeof(*made.extents));
     made.free_groups = pgd_carve(carver, blocks * sizeof(*made.free_groups));
     made.write_buffer = carve_aligned(carver, spill->write_buffer_bytes);
-    for (uint32_t i = 0; i < 2; i++) {
-        made.fetch[i].memory = carve_aligned(carver, spill->half_bytes);
-        made.fetch[i].first_ticket = i * spill->pages_max;
-        made.fetch[i].reads = pgd_carve(carver, spill->pages_max * sizeof(struct pgd_fetch_read));
-        made.fetch[i].pages = pgd_carve(carver, spill->pages_max * sizeof(struct pgd_fetch_page));
+    for (uint32_t i = 0; i < PGD_FETCHES; i++) {
+        struct pgd_fetch *fetch = &made.fetch[i];
+        fetch->memory = carve_aligned(carver, fetch->bytes);
+        fetch->reads = pgd_carve(carver, fetch->pages_max * sizeof(*fetch->reads));
+        fetch->pages = pgd_carve(carver, fetch->pages_max * sizeof(*fetch->pages));
     }
     made.staged = pgd_carve(carver, blocks * sizeof(*made.staged));
     made.mass = pgd_carve(carver, needs.query_heads * blocks * cache->page_cells * sizeof(float));
     for (uint32_t i = 0; i < PGD_DIGEST_LINES; i++) {
         made.lean[i] = pgd_carve(carver, needs.query_heads * blocks * cache->page_cells * sizeof(float));
     }
-    made.reach = pgd_carve(carver, needs.query_heads * blocks * sizeof(float));
-    made.row_total = pgd_carve(carver, needs.query_heads * sizeof(float));
+    made.share = pgd_carve(carver, needs.query_heads * blocks * sizeof(float));
     made.row_left = pgd_carve(carver, needs.query_heads * sizeof(float));
     made.selected = pgd_carve(carver, blocks * sizeof(*made.selected));
     made.ranked = pgd_carve(carver, blocks * sizeof(*made.ranked));
@@ -153,7 +160,7 @@ static struct pgd_flash_options flash_options(const struct pagoda_cache *cache)
         .bytes_max = spill->options.bytes_max != 0 ? spill->options.bytes_max : PGD_FLASH_BYTES_MAX,
         .reserve_bytes = spill->options.reserve_bytes != 0 ? spill->options.reserve_bytes : PGD_FLASH_RESERVE,
         .write_budget_bytes = spill->options.write_budget_bytes,
-        .reads_max = 2 * spill->pages_max,
+        .reads_max = spill->fetch[PGD_FETCHES - 1].first_ticket + spill->fetch[PGD_FETCHES - 1].pages_max,
         .throttle_bytes_per_second = spill->options.bytes_per_second,
         .system = &cache->system,
         .vfs = spill->options.files,
@@ -194,6 +201,7 @@ void pgd_spill_forget_all(struct pagoda_cache *cache)
         spill->layers[i].away = 0;
         spill->layers[i].collapsed = 0;
     }
+    spill->ahead = PGD_LAYER_NONE;
     spill->failed = false;
     spill->lost_pages = 0;
     spill->late_pages = 0;
@@ -499,15 +507,22 @@ static bool spill_written_block(struct pagoda_cache *cache)
     return false;
 }
 
-uint32_t pgd_spill_coldest(const struct pagoda_cache *cache, uint32_t layer)
+bool pgd_spill_may_leave(const struct pagoda_cache *cache, uint32_t index, uint32_t layer)
+{
+    return pgd_table_page(cache->table, index, layer)->state == PAGODA_PAGE_CLEAN &&
+           pgd_spill_has_digests(cache, index) && !pgd_table_block(cache->table, index)->pinned;
+}
+
+/* The page of a layer that drew least attention lately among those that may leave memory; the number of blocks when
+ * there is none. */
+static uint32_t coldest_page(const struct pagoda_cache *cache, uint32_t layer)
 {
     const uint32_t count = pgd_table_count(cache->table);
     uint32_t best = count;
     uint32_t heat = UINT32_MAX;
     for (uint32_t index = 0; index < count; index++) {
         const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
-        if (page->state == PAGODA_PAGE_CLEAN && page->heat < heat && about(cache, index)->digests != PGD_FRAME_NONE &&
-            !pgd_table_block(cache->table, index)->pinned) {
+        if (page->heat < heat && pgd_spill_may_leave(cache, index, layer)) {
             heat = page->heat;
             best = index;
         }
@@ -522,7 +537,7 @@ static bool spill_coldest(struct pagoda_cache *cache, bool dense)
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
         const struct pgd_spill_layer *about_layer = &cache->spill->layers[layer];
         const bool in_turn = about_layer->grows && about_layer->dense == dense;
-        const uint32_t victim = in_turn ? pgd_spill_coldest(cache, layer) : UINT32_MAX;
+        const uint32_t victim = in_turn ? coldest_page(cache, layer) : UINT32_MAX;
         if (victim < pgd_table_count(cache->table)) {
             spill_page(cache, victim, layer);
             any = true;

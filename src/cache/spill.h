@@ -18,12 +18,14 @@
  * Reading has two forms. Streamed: all pages take part, a chunk is attended when its pages have arrived; the bytes
  * are those of a cache that holds everything in memory. Selected (one token, unless read_all, and not
  * in layers that are dense): pages in memory are attended, digests of the others scored, those pages read that are
- * expected to matter, and the rest stood in for.
+ * expected to matter, and the rest stood in for while the device works. While other layers are at work, the first pages
+ * of the next layer that will be streamed are on their way.
  *
  * Invariants
  *   S1  A page that is SPILLED or COLLAPSED belongs to a block with digests; one that is CLEAN or SPILLED, to a group.
  *   S2  layers[l].away == pages of layer l that are SPILLED or COLLAPSED.
- *   S3  No read is in flight between two calls of attend, but those that came too late (pgd_fetch_begin).
+ *   S3  No read is in flight between two calls of attend, but those that came too late (pgd_fetch_begin) and those
+ *       into fetch[PGD_FETCH_AHEAD] for layer `ahead`; between two batches, none of the latter either.
  * Threads: between begin and end the team's thread 0 is the conductor: it alone changes anything here; the others read
  *   what it wrote before a barrier of the team.
  */
@@ -40,6 +42,9 @@
 
 #define PGD_GROUP_BLOCKS 16u
 #define PGD_GROUP_NONE UINT32_MAX
+#define PGD_FETCHES 3u
+#define PGD_FETCH_AHEAD 2u /* the one that is filled for a layer before its turn, and larger than the others */
+#define PGD_LAYER_NONE UINT32_MAX
 #define PGD_TRUST_SLOTS 8u                      /* tokens of a batch that digests are tried on */
 #define PGD_FLASH_RESERVE (UINT64_C(256) << 20) /* free bytes of the file system that are left to others */
 
@@ -66,6 +71,8 @@ struct pgd_spill_group {
     uint32_t live;   /* of these; 0: the group is free */
 };
 
+#define PGD_UNREAD_LATE UINT8_MAX
+
 enum pgd_fetch_outcome { PGD_FETCH_WAITED = 0, PGD_FETCH_GOOD, PGD_FETCH_BAD, PGD_FETCH_LATE };
 
 struct pgd_fetch_read {
@@ -81,9 +88,11 @@ struct pgd_fetch_page {
     enum pgd_fetch_outcome outcome;
 };
 
-/* One half of the staging memory: while its pages are attended, the other half is being read. */
+/* One part of the staging memory: while its pages are attended, the others are being read. */
 struct pgd_fetch {
     unsigned char *memory;
+    uint64_t bytes;
+    uint32_t pages_max;
     uint32_t first_ticket;
     uint32_t read_count;
     uint32_t page_count;
@@ -127,23 +136,22 @@ struct pgd_spill {
     unsigned char *write_buffer;
     uint64_t write_buffer_bytes;
 
-    struct pgd_fetch fetch[2];
-    uint64_t half_bytes;
-    uint32_t pages_max;           /* of a half */
+    struct pgd_fetch fetch[PGD_FETCHES];
+    uint32_t ahead;               /* layer that fetch[PGD_FETCH_AHEAD] is being filled for, or PGD_LAYER_NONE */
     const unsigned char **staged; /* [capacity] by index: where a page of the layer in hand lies; NULL */
     struct pgd_team team;
 
     float *mass;                   /* [query heads][capacity x cells of a page] by index: log of what digests expect */
     float *lean[PGD_DIGEST_LINES]; /* the same: where the row looks between the tokens that a digest sketches */
-    float *reach;                  /* [query heads][capacity] the same of whole pages */
-    float *row_total;              /* [query heads] log of all mass */
-    float *row_left;               /* [query heads] share of the mass in spilled pages that are not selected */
+    float *share;                  /* [query heads][capacity] of a row's attention, as far as digests can tell */
+    float *row_left;               /* [query heads] share of spilled pages that are not selected */
     uint32_t *selected;            /* [capacity] indices, in token order */
     uint32_t selected_count;
-    uint32_t *ranked;            /* [capacity] candidates */
-    float *rank_score;           /* [capacity] by index */
-    uint8_t *unread;             /* [capacity] by index: 0, or the state of a page that is stood in for */
-    float *rows;                 /* keys and values of one cell */
+    uint32_t *ranked;  /* [capacity] candidates */
+    float *rank_score; /* [capacity] by index */
+    uint8_t *unread;   /* [capacity] by index: 0, or why a page is stood in for: its state, or PGD_UNREAD_LATE */
+    bool has_late;     /* some were selected, and came too late or not at all */
+    float *rows;       /* keys and values of one cell */
     struct pgd_queries *queries; /* [growing] queries.c */
     struct pgd_trust *trust;     /* [layer_count][trust_heads] */
     uint32_t trust_heads;        /* KV heads of the widest layer */
@@ -151,6 +159,8 @@ struct pgd_spill {
     float *chunk_mass;           /* trust.c: [PGD_TRUST_SLOTS][query heads][chunk capacity] log of what a chunk has */
     struct pgd_partial streamed[2]; /* [batch_tokens x query heads] running states, plain and rotated */
     uint32_t packet_count;          /* packets of selected pages, each with a partial result */
+    atomic_uint next_row;           /* whose shares are to be found */
+    atomic_uint next_stand_in;      /* chunk whose unread pages are to be stood in for */
     atomic_uint next_head;          /* to be merged */
 
     uint64_t stall_left_ns; /* of the token in hand */
@@ -214,9 +224,8 @@ PGD_MUST_CHECK bool pgd_spill_make_room(struct pagoda_cache *cache, uint64_t end
  * place for pages that draw more attention. `count` tokens are about to come. */
 void pgd_spill_write_behind(struct pagoda_cache *cache, uint32_t count);
 
-/* The page of a layer that drew least attention lately among those that may leave memory; the number of blocks when
- * there is none. */
-uint32_t pgd_spill_coldest(const struct pagoda_cache *cache, uint32_t layer);
+/* Whether a page can make place for another: its bytes are on flash, and its digests in memory. */
+bool pgd_spill_may_leave(const struct pagoda_cache *cache, uint32_t index, uint32_t layer);
 
 /* A block is about to be removed from the table. */
 void pgd_spill_forget(struct pagoda_cache *cache, uint32_t index);
@@ -275,10 +284,13 @@ void pgd_trust_decide(struct pagoda_cache *cache);
 
 /* ---- fetch.c ---- */
 
-/* Conductor: empties a half; false when reads that came too late are still on their way into it. */
+/* Conductor: empties it; false when reads that came too late are still on their way into it. */
 PGD_MUST_CHECK bool pgd_fetch_begin(struct pagoda_cache *cache, struct pgd_fetch *fetch);
 
-/* Conductor: adds a spilled page of a layer; false, and nothing is added, when the half has no room for it. */
+/* Conductor: waits until no read into it is in flight, and empties it. */
+void pgd_fetch_settle(struct pagoda_cache *cache, struct pgd_fetch *fetch);
+
+/* Conductor: adds a spilled page of a layer; false, and nothing is added, when there is no room for it. */
 PGD_MUST_CHECK bool pgd_fetch_add(struct pagoda_cache *cache, struct pgd_fetch *fetch, uint32_t layer, uint32_t index);
 
 /* Conductor: begins to read what was added. */
@@ -290,11 +302,11 @@ void pgd_fetch_complete(struct pagoda_cache *cache, struct pgd_fetch *fetch, uin
 /* Conductor, after that barrier: reads bad pages once more, and gives up those that stay bad. */
 void pgd_fetch_repair(struct pagoda_cache *cache, struct pgd_fetch *fetch, uint32_t layer);
 
-/* Owner: waits until no read is in flight. */
+/* Owner: waits until no read is in flight at all. */
 void pgd_fetch_drain(struct pagoda_cache *cache);
 
-/* Conductor, when nobody needs the pages any more. */
-void pgd_fetch_end(struct pagoda_cache *cache, struct pgd_fetch *fetch);
+/* Conductor, when nobody needs the pages any more; `next` is where the pages after them are, or NULL. */
+void pgd_fetch_end(struct pagoda_cache *cache, struct pgd_fetch *fetch, const struct pgd_fetch *next);
 
 /* ---- select.c ---- */
 
@@ -305,10 +317,16 @@ void pgd_select_begin(struct pagoda_cache *cache);
 void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_attend_item *all,
                       const struct pgd_plan_chunk *chunk);
 
-/* Conductor, when all chunks were scored and all pages in memory attended: chooses what is read. */
+/* Conductor: notes which pages of the layer are away, in `unread`. */
+void pgd_select_note_away(const struct pgd_attend_call *call);
+
+/* Everybody, when all chunks were scored and all pages in memory attended: finds the shares of all rows. */
+void pgd_select_share(const struct pgd_attend_call *call);
+
+/* Conductor, when that is done: chooses what is read. */
 void pgd_select_choose(const struct pgd_attend_call *call);
 
-/* Conductor: pages of a half get frames: those that nobody needs, and, when `may_swap`, those of pages of the layer
+/* Conductor: pages that were read get frames: those that nobody needs, and, when `may_swap`, those of pages of the layer
  * that have drawn less attention. */
 void pgd_select_keep(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer, bool may_swap);
 
@@ -327,8 +345,8 @@ static inline uint32_t pgd_chunk_blocks(const struct pagoda_cache *cache, const 
 void pgd_attend_streamed(const struct pgd_attend_call *call);
 void pgd_attend_selected(const struct pgd_attend_call *call);
 
-/* Whether the token in hand reads only some of the layer's pages. */
-bool pgd_attend_selects(const struct pgd_attend_call *call);
+/* Whether the token in hand reads only some of the layer's pages. Ask once, before any barrier of the call. */
+bool pgd_attend_selects(const struct pagoda_cache *cache, uint32_t layer);
 
 /* Where this thread's scores of up to PGD_CHUNK_BLOCKS digests go. */
 struct pgd_digest_scores pgd_attend_scores(const struct pgd_attend_call *call, uint32_t rows);

@@ -9,10 +9,25 @@
 
 #define SPINS_BEFORE_YIELD 2000u
 
-bool pgd_attend_selects(const struct pgd_attend_call *call)
+bool pgd_attend_selects(const struct pagoda_cache *cache, uint32_t layer)
 {
-    const struct pgd_spill *spill = call->cache->spill;
-    return call->cache->batch.count == 1 && !spill->options.read_all && !spill->layers[call->layer_index].dense;
+    const struct pgd_spill *spill = cache->spill;
+    const bool has_time = spill->options.stall_ms == 0 || spill->stall_left_ns > 0;
+    return cache->batch.count == 1 && !spill->options.read_all && !(spill->layers[layer].dense && has_time);
+}
+
+static uint64_t now_ns(const struct pgd_attend_call *call)
+{
+    return call->cache->system.clock.now_ns(call->cache->system.clock.user);
+}
+
+/* Conductor: what was waited counts against the token. */
+static void note_stall(const struct pgd_attend_call *call, uint64_t began)
+{
+    struct pgd_spill *spill = call->cache->spill;
+    const uint64_t waited = now_ns(call) - began;
+    spill->stall_left_ns -= pgd_min_u64(spill->stall_left_ns, waited);
+    spill->stalled_ns += waited;
 }
 
 /* ---- the team ---- */
@@ -67,13 +82,14 @@ static void return_to(struct pgd_fetch *fetch, const struct mark *mark)
 }
 
 /* All spilled pages of a chunk, or none. */
-static bool add_chunk(const struct pgd_attend_call *call, struct pgd_fetch *fetch, const struct pgd_plan_chunk *chunk)
+static bool add_chunk(struct pagoda_cache *cache, uint32_t layer, struct pgd_fetch *fetch,
+                      const struct pgd_plan_chunk *chunk)
 {
     const struct mark before = mark_fetch(fetch);
-    const uint32_t end = chunk->block + pgd_chunk_blocks(call->cache, chunk);
+    const uint32_t end = chunk->block + pgd_chunk_blocks(cache, chunk);
     for (uint32_t index = chunk->block; index < end; index++) {
-        if (pgd_table_page(call->cache->table, index, call->layer_index)->state == PAGODA_PAGE_SPILLED &&
-            !pgd_fetch_add(call->cache, fetch, call->layer_index, index)) {
+        if (pgd_table_page(cache->table, index, layer)->state == PAGODA_PAGE_SPILLED &&
+            !pgd_fetch_add(cache, fetch, layer, index)) {
             return_to(fetch, &before);
             return false;
         }
@@ -81,38 +97,81 @@ static bool add_chunk(const struct pgd_attend_call *call, struct pgd_fetch *fetc
     return true;
 }
 
-/* As many chunks from `first` on as a half has room for. */
-static void prepare_chunks(const struct pgd_attend_call *call, struct pgd_fetch *fetch, uint32_t first)
+/* As many chunks from `first` on as there is room for. */
+static void prepare_chunks(struct pagoda_cache *cache, uint32_t layer, struct pgd_fetch *fetch, uint32_t first)
 {
-    const struct pgd_plan *plan = &call->cache->plan;
+    const struct pgd_plan *plan = &cache->plan;
+    pgd_fetch_settle(cache, fetch);
     fetch->first = first;
     fetch->end = first;
-    while (fetch->end < plan->chunk_count && add_chunk(call, fetch, &plan->chunks[fetch->end])) {
+    while (fetch->end < plan->chunk_count && add_chunk(cache, layer, fetch, &plan->chunks[fetch->end])) {
         fetch->end++;
     }
-    PGD_ASSERT(fetch->end > first); /* a half holds any chunk */
+    PGD_ASSERT(fetch->end > first); /* there is room for any chunk */
     fetch->is_last = fetch->end == plan->chunk_count;
-    pgd_fetch_submit(call->cache, fetch);
+    pgd_fetch_submit(cache, fetch);
+}
+
+/* Conductor, when its layer waits for nothing any more: begins to read for the next layer that will be streamed. */
+static void read_ahead(const struct pgd_attend_call *call)
+{
+    struct pagoda_cache *cache = call->cache;
+    struct pgd_spill *spill = cache->spill;
+    uint32_t layer = call->layer_index + 1;
+    while (layer < cache->layer_count && (spill->layers[layer].away == 0 || pgd_attend_selects(cache, layer))) {
+        layer++;
+    }
+    if (layer < cache->layer_count && spill->ahead != layer) {
+        prepare_chunks(cache, layer, &spill->fetch[PGD_FETCH_AHEAD], 0);
+        spill->ahead = layer;
+    }
+}
+
+/* Where the chunks of a turn are read to: those of the first may be on their way since before. */
+static struct pgd_fetch *fetch_of_turn(struct pgd_spill *spill, uint32_t turn)
+{
+    return &spill->fetch[(PGD_FETCH_AHEAD + turn) % PGD_FETCHES];
+}
+
+/* Conductor: begins a turn, if there is one after the turn before it. */
+static void begin_turn(const struct pgd_attend_call *call, uint32_t turn)
+{
+    const struct pgd_fetch *before = fetch_of_turn(call->cache->spill, turn - 1);
+    if (!before->is_last) {
+        prepare_chunks(call->cache, call->layer_index, fetch_of_turn(call->cache->spill, turn), before->end);
+    }
+}
+
+static void begin_streaming(const struct pgd_attend_call *call)
+{
+    struct pgd_spill *spill = call->cache->spill;
+    if (spill->ahead != call->layer_index) {
+        prepare_chunks(call->cache, call->layer_index, fetch_of_turn(spill, 0), 0);
+    }
+    spill->ahead = PGD_LAYER_NONE;
+    begin_turn(call, 1);
 }
 
 void pgd_attend_streamed(const struct pgd_attend_call *call)
 {
     struct pgd_spill *spill = call->cache->spill;
+    const bool is_single = call->cache->batch.count == 1;
     if (is_conductor(call)) {
-        pgd_fetch_drain(call->cache);
-        prepare_chunks(call, &spill->fetch[0], 0);
+        begin_streaming(call);
     }
     wait_for_team(call);
     for (uint32_t turn = 0;; turn++) {
-        struct pgd_fetch *fetch = &spill->fetch[turn % 2];
-        struct pgd_fetch *next = &spill->fetch[(turn + 1) % 2];
-        if (is_conductor(call) && !fetch->is_last) {
-            const bool idle = pgd_fetch_begin(call->cache, next);
-            PGD_ASSERT(idle); /* its pages have all been waited for */
-            prepare_chunks(call, next, fetch->end);
+        struct pgd_fetch *fetch = fetch_of_turn(spill, turn);
+        const bool is_last = fetch->is_last;
+        const uint64_t began = now_ns(call);
+        if (is_conductor(call) && !is_last) {
+            begin_turn(call, turn + 2);
         }
         pgd_fetch_complete(call->cache, fetch, call->layer_index, 0);
         wait_for_team(call);
+        if (is_conductor(call) && is_single) {
+            note_stall(call, began);
+        }
         if (atomic_load_explicit(&fetch->missing, memory_order_relaxed) > 0) {
             if (is_conductor(call)) {
                 pgd_fetch_repair(call->cache, fetch, call->layer_index);
@@ -121,13 +180,12 @@ void pgd_attend_streamed(const struct pgd_attend_call *call)
         }
         const struct pgd_attend_turn part = {fetch->first, fetch->end, &fetch->next_item, spill->streamed};
         pgd_attend_chunks(call, &part);
-        const bool is_last = fetch->is_last;
         wait_for_team(call);
         if (is_conductor(call)) {
-            if (call->cache->batch.count == 1 && spill->layers[call->layer_index].dense) {
+            if (is_single && spill->layers[call->layer_index].dense) {
                 pgd_select_keep(call->cache, fetch, call->layer_index, false);
             }
-            pgd_fetch_end(call->cache, fetch);
+            pgd_fetch_end(call->cache, fetch, is_last ? NULL : fetch_of_turn(spill, turn + 1));
         }
         if (is_last) {
             break;
@@ -135,6 +193,7 @@ void pgd_attend_streamed(const struct pgd_attend_call *call)
     }
     if (is_conductor(call)) {
         pgd_trust_fold(call);
+        read_ahead(call);
     }
 }
 
@@ -147,13 +206,11 @@ struct pgd_digest_scores pgd_attend_scores(const struct pgd_attend_call *call, u
     return (struct pgd_digest_scores) {scores, {scores + floats, scores + 2 * floats}, PGD_CHUNK_BLOCKS};
 }
 
-/* A softmax over what the digests of some cells stand for, with their scores, to the rows of one KV head of an item,
- * merged into `rotated`. */
+/* A softmax over what the digests of some cells stand for, with their scores, to the rows of one KV head. */
 static void stand_in(const struct pgd_attend_call *call, uint32_t rows, const uint8_t *const *digests, uint32_t count,
-                     const struct pgd_digest_scores *scores, const struct pgd_partial *rotated)
+                     const struct pgd_digest_scores *scores, const struct pgd_partial *partial)
 {
     const struct pgd_kernels *kernels = call->cache->kernels;
-    const struct pgd_partial *partial = &call->worker->partial;
     for (uint32_t r = 0; r < rows; r++) {
         float *weight = scores->mass + (size_t) r * scores->stride;
         float max = -INFINITY;
@@ -161,8 +218,8 @@ static void stand_in(const struct pgd_attend_call *call, uint32_t rows, const ui
         for (uint32_t i = 0; i < count; i++) {
             max = weight[i] > max ? weight[i] : max;
         }
+        kernels->exponentials(count, weight, max, weight);
         for (uint32_t i = 0; i < count; i++) {
-            weight[i] = pgd_ref_exp(weight[i] - max);
             sum += weight[i];
         }
         partial->max[r] = max;
@@ -170,7 +227,6 @@ static void stand_in(const struct pgd_attend_call *call, uint32_t rows, const ui
     }
     memset(partial->out, 0, (size_t) rows * call->shape.value_size * sizeof(float));
     kernels->blend_digests(&call->shape, count, digests, rows, scores->mass, scores, partial->out);
-    kernels->merge(rows, call->shape.value_size, rotated, partial);
 }
 
 /* Scores of cells `at` (block x cells of a page) for the rows of one KV head, as select.c has left them. */
@@ -189,14 +245,49 @@ static void recall_scores(const struct pgd_attend_call *call, uint32_t head, con
     }
 }
 
-/* Whether a page takes part by its digests only. */
-static bool is_stood_in(const struct pgd_attend_call *call, uint32_t index)
+/* Cells that are stood in for, by their number: block x cells of a page. */
+struct absent {
+    uint32_t count;
+    uint32_t at[PGD_CHUNK_BLOCKS];
+};
+
+/* What `is_absent` says of the block that a cell belongs to. */
+static void find_absent(const struct pgd_attend_call *call, const struct pgd_plan_chunk *chunk,
+                        bool (*is_absent)(const struct pgd_attend_call *call, uint32_t index), struct absent *absent)
 {
-    const struct pagoda_cache *cache = call->cache;
-    if (pgd_attend_selects(call)) {
-        return cache->spill->unread[index] != 0;
+    const uint32_t cells = call->cache->page_cells;
+    absent->count = 0;
+    for (uint32_t i = 0; i < chunk->cells; i++) {
+        const uint32_t index = chunk->block + (chunk->cell + i) / cells;
+        if (is_absent(call, index)) {
+            absent->at[absent->count++] = index * cells + (chunk->cell + i) % cells;
+        }
     }
-    return pgd_table_page(cache->table, index, call->layer_index)->state == PAGODA_PAGE_COLLAPSED;
+}
+
+static bool is_collapsed(const struct pgd_attend_call *call, uint32_t index)
+{
+    return pgd_table_page(call->cache->table, index, call->layer_index)->state == PAGODA_PAGE_COLLAPSED;
+}
+
+static bool is_late(const struct pgd_attend_call *call, uint32_t index)
+{
+    return call->cache->spill->unread[index] == PGD_UNREAD_LATE;
+}
+
+static bool is_unread(const struct pgd_attend_call *call, uint32_t index)
+{
+    return call->cache->spill->unread[index] != 0 && !is_late(call, index);
+}
+
+static void digests_of_absent(const struct pgd_attend_call *call, const struct absent *absent, uint32_t head,
+                              const uint8_t **digests)
+{
+    const uint32_t cells = call->cache->page_cells;
+    for (uint32_t i = 0; i < absent->count; i++) {
+        digests[i] =
+            pgd_spill_digest(call->cache, absent->at[i] / cells, call->layer_index, head, absent->at[i] % cells);
+    }
 }
 
 void pgd_attend_stand_ins(const struct pgd_attend_call *call, const struct pgd_attend_item *item, uint32_t head,
@@ -208,27 +299,67 @@ void pgd_attend_stand_ins(const struct pgd_attend_call *call, const struct pgd_a
     for (uint32_t c = 0; c < cache->plan.chunk_count; c++) {
         const struct pgd_plan_chunk *chunk = &cache->plan.chunks[c];
         const uint8_t *digests[PGD_CHUNK_BLOCKS];
-        uint32_t at[PGD_CHUNK_BLOCKS];
-        uint32_t count = 0;
-        for (uint32_t i = 0; i < chunk->cells; i++) {
-            const uint32_t index = chunk->block + (chunk->cell + i) / cache->page_cells;
-            const uint32_t cell = (chunk->cell + i) % cache->page_cells;
-            if (is_stood_in(call, index)) {
-                at[count] = index * cache->page_cells + cell;
-                digests[count++] = pgd_spill_digest(cache, index, call->layer_index, item->head + head, cell);
+        struct absent absent;
+        find_absent(call, chunk, is_collapsed, &absent);
+        if (absent.count > 0) {
+            digests_of_absent(call, &absent, item->head + head, digests);
+            const struct pgd_packed_rows packed = pgd_attend_packed_rows(call, item, chunk, head);
+            cache->kernels->score_digests(&call->shape, PGD_LANES, absent.count, digests, &packed, call->worker->digest,
+                                          &scores);
+            stand_in(call, rows, digests, absent.count, &scores, &call->worker->partial);
+            cache->kernels->merge(rows, call->shape.value_size, rotated, &call->worker->partial);
+        }
+    }
+}
+
+/* Stands in for cells of one KV head, with scores as select.c has left them. */
+static void stand_in_scored(const struct pgd_attend_call *call, const struct absent *absent, uint32_t head,
+                            const struct pgd_partial *partial)
+{
+    const struct pgd_digest_scores scores = pgd_attend_scores(call, call->group);
+    const uint8_t *digests[PGD_CHUNK_BLOCKS];
+    recall_scores(call, head, absent->at, absent->count, &scores);
+    digests_of_absent(call, absent, head, digests);
+    stand_in(call, call->group, digests, absent->count, &scores, partial);
+}
+
+/* The partial result of what is stood in for in a chunk. */
+static struct pgd_partial stand_in_partial(const struct pgd_attend_call *call, uint32_t head, uint32_t chunk_index)
+{
+    return pgd_attend_partial(call, head, 2 * call->cache->plan.chunk_capacity + chunk_index);
+}
+
+/* Everybody, while selected pages are being read: chunk by chunk, for all KV heads. */
+static void stand_in_for_unread(const struct pgd_attend_call *call, uint32_t kv_heads)
+{
+    const struct pgd_plan *plan = &call->cache->plan;
+    atomic_uint *next = &call->cache->spill->next_stand_in;
+    uint32_t c;
+    while ((c = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < plan->chunk_count) {
+        struct absent absent;
+        find_absent(call, &plan->chunks[c], is_unread, &absent);
+        for (uint32_t head = 0; head < kv_heads; head++) {
+            const struct pgd_partial partial = stand_in_partial(call, head, c);
+            if (absent.count > 0) {
+                stand_in_scored(call, &absent, head, &partial);
+            } else {
+                pgd_attend_set_unseen(&partial, call->group, call->shape.value_size);
             }
         }
-        if (count == 0) {
-            continue;
+    }
+}
+
+/* One KV head's pages that were selected, but did not come. */
+static void stand_in_for_late(const struct pgd_attend_call *call, uint32_t head, const struct pgd_partial *rotated)
+{
+    const struct pgd_plan *plan = &call->cache->plan;
+    for (uint32_t c = 0; c < plan->chunk_count; c++) {
+        struct absent absent;
+        find_absent(call, &plan->chunks[c], is_late, &absent);
+        if (absent.count > 0) {
+            stand_in_scored(call, &absent, head, &call->worker->partial);
+            call->cache->kernels->merge(call->group, call->shape.value_size, rotated, &call->worker->partial);
         }
-        if (pgd_attend_selects(call)) {
-            recall_scores(call, item->head + head, at, count, &scores);
-        } else {
-            const struct pgd_packed_rows packed = pgd_attend_packed_rows(call, item, chunk, head);
-            cache->kernels->score_digests(&call->shape, PGD_LANES, count, digests, &packed, call->worker->digest,
-                                          &scores);
-        }
-        stand_in(call, rows, digests, count, &scores, rotated);
     }
 }
 
@@ -279,14 +410,15 @@ static uint32_t count_packets(const struct pgd_attend_call *call, const struct p
     return count;
 }
 
-/* Selected pages that a half has no room or no time for stay unread. */
+/* Selected pages that there is no room or no time for stay unread. */
 static void give_up(const struct pgd_attend_call *call, struct pgd_fetch *fetch, uint32_t from)
 {
     struct pgd_spill *spill = call->cache->spill;
     for (uint32_t i = from; i < spill->selected_count; i++) {
-        spill->unread[spill->selected[i]] = PAGODA_PAGE_SPILLED;
+        spill->unread[spill->selected[i]] = PGD_UNREAD_LATE;
         spill->late_pages++;
     }
+    spill->has_late = spill->has_late || from < spill->selected_count;
     fetch->is_last = true;
 }
 
@@ -300,7 +432,7 @@ static uint32_t shift_at(const struct pgd_attend_call *call, uint32_t index, uin
     return plan->chunks[*chunk].shift;
 }
 
-/* As many selected pages from number `first` on as a half has room for. */
+/* As many selected pages from number `first` on as there is room for. */
 static void prepare_selected(const struct pgd_attend_call *call, struct pgd_fetch *fetch, uint32_t first)
 {
     struct pagoda_cache *cache = call->cache;
@@ -382,7 +514,8 @@ static void note_missing(const struct pgd_attend_call *call, struct pgd_fetch *f
     pgd_fetch_repair(call->cache, fetch, call->layer_index);
     for (uint32_t i = 0; i < fetch->page_count; i++) {
         if (fetch->pages[i].outcome != PGD_FETCH_GOOD) {
-            spill->unread[fetch->pages[i].block] = PAGODA_PAGE_SPILLED;
+            spill->unread[fetch->pages[i].block] = PGD_UNREAD_LATE;
+            spill->has_late = true;
         }
     }
 }
@@ -394,30 +527,25 @@ static uint64_t deadline(const struct pgd_attend_call *call, uint64_t now)
     return spill->options.stall_ms == 0 ? 0 : now + spill->stall_left_ns + 1;
 }
 
-static uint64_t now_ns(const struct pgd_attend_call *call)
-{
-    return call->cache->system.clock.now_ns(call->cache->system.clock.user);
-}
-
-/* Conductor: what was waited counts against the token. */
-static void note_stall(const struct pgd_attend_call *call, uint64_t began)
+/* Conductor: begins to read the selected pages, as far as there is room. */
+static void begin_selected(const struct pgd_attend_call *call)
 {
     struct pgd_spill *spill = call->cache->spill;
-    const uint64_t waited = now_ns(call) - began;
-    spill->stall_left_ns -= pgd_min_u64(spill->stall_left_ns, waited);
-    spill->stalled_ns += waited;
+    prepare_selected(call, &spill->fetch[0], 0);
+    if (!spill->fetch[0].is_last) {
+        prepare_selected(call, &spill->fetch[1], spill->fetch[0].end);
+    }
 }
 
-/* Reads the selected pages, half by half, and attends to them. */
+/* Waits for the selected pages, and attends to them. */
 static void attend_selected_pages(const struct pgd_attend_call *call, const struct pgd_attend_item *all)
 {
     struct pgd_spill *spill = call->cache->spill;
     for (uint32_t turn = 0;; turn++) {
         struct pgd_fetch *fetch = &spill->fetch[turn % 2];
+        const struct pgd_fetch *next = &spill->fetch[(turn + 1) % 2];
+        const bool is_last = fetch->is_last;
         const uint64_t began = now_ns(call);
-        if (is_conductor(call) && !fetch->is_last) {
-            prepare_selected(call, &spill->fetch[(turn + 1) % 2], fetch->end);
-        }
         pgd_fetch_complete(call->cache, fetch, call->layer_index, deadline(call, began));
         wait_for_team(call);
         if (is_conductor(call)) {
@@ -430,11 +558,13 @@ static void attend_selected_pages(const struct pgd_attend_call *call, const stru
             wait_for_team(call);
         }
         attend_packets(call, all, fetch);
-        const bool is_last = fetch->is_last;
         wait_for_team(call);
         if (is_conductor(call)) {
             pgd_select_keep(call->cache, fetch, call->layer_index, true);
-            pgd_fetch_end(call->cache, fetch);
+            pgd_fetch_end(call->cache, fetch, NULL);
+            if (!is_last && !next->is_last) {
+                prepare_selected(call, fetch, next->end);
+            }
         }
         if (is_last) {
             return;
@@ -446,17 +576,34 @@ static void attend_selected_pages(const struct pgd_attend_call *call, const stru
 static void merge_selected(const struct pgd_attend_call *call, uint32_t head)
 {
     const struct pagoda_cache *cache = call->cache;
+    const uint32_t chunks = cache->plan.chunk_count;
     const struct pgd_attend_item item = {.head = head, .heads = 1, .token = 0, .tokens = 1};
     const struct pgd_plan_chunk packet = {.rung = pgd_spill_rung(cache)};
     const struct pgd_merging merging = pgd_attend_merging(call, &item, NULL);
     pgd_attend_begin_merging(call, &item, &merging);
-    for (uint32_t c = 0; c < cache->plan.chunk_count + cache->spill->packet_count; c++) {
+    for (uint32_t c = 0; c < chunks + cache->spill->packet_count; c++) {
         const struct pgd_partial partial = pgd_attend_partial(call, head, c);
-        pgd_attend_merge(call, &item, c < cache->plan.chunk_count ? &cache->plan.chunks[c] : &packet, &merging,
-                         &partial);
+        pgd_attend_merge(call, &item, c < chunks ? &cache->plan.chunks[c] : &packet, &merging, &partial);
     }
-    pgd_attend_stand_ins(call, &item, 0, &merging.rotated);
+    for (uint32_t c = 0; c < chunks; c++) {
+        const struct pgd_partial partial = stand_in_partial(call, head, c);
+        cache->kernels->merge(call->group, call->shape.value_size, &merging.rotated, &partial);
+    }
+    if (cache->spill->has_late) {
+        stand_in_for_late(call, head, &merging.rotated);
+    }
     pgd_attend_finish_merging(call, &item, &merging);
+}
+
+/* Conductor, before the team scores. */
+static void begin_selecting(const struct pgd_attend_call *call)
+{
+    struct pgd_spill *spill = call->cache->spill;
+    spill->packet_count = 0;
+    atomic_store_explicit(&spill->next_row, 0, memory_order_relaxed);
+    atomic_store_explicit(&spill->next_stand_in, 0, memory_order_relaxed);
+    atomic_store_explicit(&spill->next_head, 0, memory_order_relaxed);
+    pgd_select_note_away(call);
 }
 
 void pgd_attend_selected(const struct pgd_attend_call *call)
@@ -466,23 +613,32 @@ void pgd_attend_selected(const struct pgd_attend_call *call)
     const struct pgd_attend_item all = {.head = 0, .heads = kv_heads, .token = 0, .tokens = 1};
     const uint32_t chunks = call->cache->plan.chunk_count;
     uint32_t i;
+    if (is_conductor(call)) {
+        begin_selecting(call);
+    }
     pgd_attend_pack_rows(call, &all);
     while ((i = atomic_fetch_add_explicit(&call->layer->next_item, 1, memory_order_relaxed)) < chunks) {
         pgd_attend_memory(call, &all, i);
         pgd_select_score(call, &all, &call->cache->plan.chunks[i]);
     }
     wait_for_team(call);
+    pgd_select_share(call);
+    wait_for_team(call);
     if (is_conductor(call)) {
-        spill->packet_count = 0;
-        atomic_store_explicit(&spill->next_head, 0, memory_order_relaxed);
         pgd_select_choose(call);
         if (spill->selected_count > 0) {
-            prepare_selected(call, &spill->fetch[0], 0);
+            begin_selected(call);
         }
     }
     wait_for_team(call);
+    stand_in_for_unread(call, kv_heads);
     if (spill->selected_count > 0) {
         attend_selected_pages(call, &all);
+    } else {
+        wait_for_team(call); /* for the others' stand-ins */
+    }
+    if (is_conductor(call)) {
+        read_ahead(call);
     }
     while ((i = atomic_fetch_add_explicit(&spill->next_head, 1, memory_order_relaxed)) < kv_heads) {
         merge_selected(call, i);

@@ -602,6 +602,17 @@ static void merge(uint32_t count, uint32_t value_size, const struct pgd_partial 
     }
 }
 
+static void exponentials(uint32_t count, const float *x, float minus, float *out)
+{
+    uint32_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        v16_store(out + i, exponential(v16_sub(v16_load(x + i), v16_set1(minus))));
+    }
+    if (i < count) {
+        v16_store_n(out + i, exponential(v16_sub(v16_load_n(x + i, count - i), v16_set1(minus))), count - i);
+    }
+}
+
 /* to[i] = f16(from[i]); `to` has room for whole vectors. */
 static void convert_row(uint32_t size, const float *from, uint16_t *to)
 {
@@ -662,6 +673,7 @@ static void store_key_block_f16(uint32_t key_size, const float *rows, size_t row
         .attend_chunk_packed = attend_chunk_packed, \
         .score_digests = score_digests, \
         .blend_digests = blend_digests, \
+        .exponentials = exponentials, \
         .merge = merge, \
         .store_key_f16 = store_key_f16, \
         .store_value_f16 = store_value_f16, \

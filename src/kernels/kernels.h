@@ -108,6 +108,9 @@ struct pgd_kernels {
     void (*blend_digests)(const struct pgd_attend_shape *shape, uint32_t count, const uint8_t *const *digests,
                           uint32_t rows, const float *weights, const struct pgd_digest_scores *scores, float *out);
 
+    /* out[i] = exp(x[i] - minus) for i < count, with exp as in step 4. x and out may be the same. */
+    void (*exponentials)(uint32_t count, const float *x, float minus, float *out);
+
     /* Merges `from` (the later chunk) into `into`, for `count` rows. */
     void (*merge)(uint32_t count, uint32_t value_size, const struct pgd_partial *into, const struct pgd_partial *from);
 

@@ -9,7 +9,7 @@
 
 #define ERRORS_MAX 2u       /* a call that failed is repeated so often */
 #define INTERRUPTS_MAX 100u /* likewise, when it was only interrupted or the kernel had no room for it */
-#define SPINS_MAX 100u
+#define SPINS_MAX 5000u
 #define SLEEP_NS_MAX UINT64_C(50000000) /* looks at the clock of the host so often: it need not be the kernel's */
 #define THREAD_STACK_BYTES ((size_t) 128 << 10)
 #define THREAD_TOUCHED_BYTES 16384u /* of a stack, by a thread that only reads */

@@ -77,6 +77,34 @@ TEST(exp_never_decreases_between_neighbours_far_apart)
     }
 }
 
+TEST(exponentials_of_every_level_are_those_of_the_reference)
+{
+    enum { MOST = 70 };
+    struct test_rng rng = test_rng(test_seed());
+    const struct pgd_kernels *kernels;
+    for (uint32_t level = 0; (kernels = pgd_kernels_at(level)) != NULL; level++) {
+        for (uint32_t count = 0; count <= MOST; count++) {
+            float x[MOST + 1];
+            float out[MOST + 1];
+            const float minus = test_rng_float(&rng, -20, 20);
+            for (uint32_t i = 0; i <= MOST; i++) {
+                x[i] = test_rng_float(&rng, -120, 60);
+                out[i] = -1;
+            }
+            x[0] = -INFINITY;
+            x[MOST / 2] = NAN;
+            kernels->exponentials(count, x, minus, out);
+            for (uint32_t i = 0; i < count; i++) {
+                const float wanted = pgd_ref_exp(x[i] - minus);
+                CHECK(isnan(wanted) ? isnan(out[i]) : bits_of(out[i]) == bits_of(wanted));
+            }
+            CHECK(out[count] == -1);
+            kernels->exponentials(count, x, minus, x); /* in place */
+            CHECK(memcmp(x, out, count * sizeof *x) == 0);
+        }
+    }
+}
+
 /* ---- f16 ---- */
 
 static double f16_in_double(uint16_t half)

@@ -133,12 +133,20 @@ static void store_key_block_f16(uint32_t key_size, const float *rows, size_t row
     }
 }
 
+static void exponentials(uint32_t count, const float *x, float minus, float *out)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        out[i] = pgd_ref_exp(x[i] - minus);
+    }
+}
+
 const struct pgd_kernels pgd_kernels_ref = {
     .name = "ref",
     .attend_chunk_f16 = attend_chunk_f16,
     .attend_chunk_packed = pgd_ref_attend_chunk_packed,
     .score_digests = pgd_ref_score_digests,
     .blend_digests = pgd_ref_blend_digests,
+    .exponentials = exponentials,
     .merge = merge,
     .store_key_f16 = store_key_f16,
     .store_value_f16 = store_value_f16,
