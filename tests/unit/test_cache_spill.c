@@ -1,6 +1,9 @@
 /* unit/test_cache_spill.c - pages on flash: the same bytes when all are read, close to them when some are stood in for,
  * and never a wrong one. */
 #include <errno.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <unistd.h>
 
 #include "harness/failing_vfs.h"
 #include "unit/cache_twin.h"
@@ -17,7 +20,7 @@ static struct pagoda_cache *open_spilling(struct pagoda_cache_options *options, 
     options->tokens_max = LONG + 64;
     options->exact_recent = 32;
     options->batch_tokens = 64;
-    options->flash.directory = "/tmp";
+    options->flash.directory = options->flash.directory != NULL ? options->flash.directory : "/tmp";
     while (low + 4096 < high) {
         struct pagoda_memory memory = {.tokens_capacity = 0};
         options->budget_bytes = low + (high - low) / 2;
@@ -109,11 +112,10 @@ static double farthest(struct pagoda_cache_options *options, uint32_t threads, s
     while (pagoda_cache_position(cache) < LONG - 64) {
         CHECK(run_batch_in_team(cache, twin, fill, 64, threads));
     }
-    pagoda_cache_visit(cache, mark_span, twin);
     for (int i = 0; i < 40; i++) {
         const uint64_t first = pagoda_cache_position(cache);
         CHECK(run_batch_in_team(cache, twin, fill, 1, threads));
-        twin->held[first] = true;
+        pagoda_cache_visit(cache, mark_span, twin);
         for (int layer = 0; layer < LAYERS; layer++) {
             for (int head = 0; head < QUERY_HEADS; head++) {
                 double expected[SIZE];
@@ -316,4 +318,41 @@ TEST(a_bound_on_flash_is_kept)
     CHECK(sane && memory.flash_bytes <= 128u << 10 && memory.flash_bytes > 0 && memory.evicted_pages > 0);
     pagoda_cache_close(cache);
     free(fill);
+}
+
+static int plenty_is_free(void *user, struct pgd_file *file, uint64_t *bytes)
+{
+    (void) user;
+    (void) file;
+    *bytes = UINT64_MAX;
+    return 0;
+}
+
+/* Not a device of the test's that says it is full, but one that is: the space that is left is not asked for. */
+TEST(a_small_real_disk_fills_up_and_no_byte_is_wrong)
+{
+    char directory[] = "/tmp/pagoda-full-XXXXXX";
+    CHECK(mkdtemp(directory) != NULL);
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("none", directory, "tmpfs", 0, "size=256k") != 0) {
+        CHECK(rmdir(directory) == 0);
+        SKIP("needs root, to mount a file system of its own");
+    }
+    struct pagoda_layer layers[LAYERS];
+    struct failing_vfs disk;
+    failing_vfs_init(&disk);
+    disk.vfs.free_bytes = plenty_is_free;
+    for (int all = 0; all < 2; all++) {
+        struct pagoda_cache_options options;
+        struct pagoda_account account;
+        fill_layers(layers);
+        fill_options(&options, layers);
+        options.threads_max = 2;
+        options.flash = (struct pagoda_flash_options) {
+            .directory = directory, .read_all = all != 0, .recall = 1, .files = &disk.vfs};
+        CHECK(farthest(&options, 2, &account) < 1e-3);
+        CHECK(account.spilled > 100 && account.dropped > 100);
+    }
+    CHECK(failing_vfs_is_clean(&disk));
+    CHECK(umount(directory) == 0 && rmdir(directory) == 0);
 }
