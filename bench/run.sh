@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # All measurements behind the README and docs/results.md, in about half an hour on two cores. `make bench` runs this.
 #
-#     bench/run.sh [fidelity|speed|stream|needle|kernels|digests|memory|pressure|recall]...
-#         (default: all but recall)
+#     bench/run.sh [fidelity|speed|stream|needle|kernels|digests|memory|pressure|spill|exact|flash|recall]...
+#         (default: all but the last four, which take longer)
 #
 # Run it on a quiet machine: engines are compared side by side, but a busy neighbour still costs precision.
 set -euo pipefail
@@ -37,6 +37,35 @@ needle() { build/bench/needle; }
 recall() {
     python3 bench/recall.py "$smol" --raw
     python3 bench/recall.py "$gemma"
+}
+
+# Decoding with an eighth of the f16 bytes in memory, beside all of it in memory; on this disk, and as on slower ones.
+# 200 tokens of a real text, one by one.
+spilled() {
+    head -c 60000 build/texts/debian-handbook.txt |
+        build/pagoda bench "$1" -f - -o md -d 7900 -p 0 -n 40 -r 5 --on-full spill --kv "$2" --no-stock --no-peers "${@:3}"
+}
+
+spill() {
+    spilled "$smol" 22M
+    spilled "$smol" 22M --flash-speed 500M --max-stall-ms 250
+    spilled "$smol" 22M --flash-speed 130M --max-stall-ms 250
+    spilled "$gemma" 18M
+    spilled "$gemma" 18M --flash-speed 500M --max-stall-ms 250
+    spilled "$gemma" 18M --flash-speed 130M --max-stall-ms 250
+}
+
+# --select all: the same bytes as without flash, over a whole run of 8,000 tokens, both models.
+exact() {
+    scripts/build.sh release tests
+    PAGODA_MODELS=build/models PAGODA_TEXTS=build/texts PAGODA_THREADS=$(nproc) PAGODA_TEST_TIMEOUT=7200 \
+        PAGODA_SPILL_TOKENS=8000 PAGODA_SPILL_DECODE=100 build/tests/engine/test_spill
+}
+
+# A question within what the model was trained for, then three times as much text as that.
+flash() {
+    python3 bench/long_document.py --tokens 30000 --kv 20
+    python3 bench/long_document.py --tokens 100000 --kv 32
 }
 
 kernels() { build/bench/kernels; }

@@ -4,6 +4,10 @@
  * the machine then meets all of them. Filling up to a depth is done once and not timed; each run goes back to it.
  * A llama-bench of others is a process of its own and does all its runs of a depth in one go, when the rest has had
  * its turns.
+ *
+ * With --on-full spill there are up to three caches of pagoda's: as asked for, the same reading everything that is on
+ * flash, and the same codec with everything in memory. They go on from run to run, since a text that is decoded again
+ * would find in memory what it had to fetch the first time.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +16,7 @@
 #include "base/number.h"
 #include "base/status.h"
 #include "cli/bench_report.h"
+#include "cli/input.h"
 #include "cli/interrupt.h"
 #include "cli/load.h"
 #include "cli/machine.h"
@@ -22,15 +27,16 @@
 #include "engine/weights.h"
 #include "os/os.h"
 
-#define ENTRIES_MAX 4u
+#define ENTRIES_MAX 6u
 #define ROWS_MAX (PGD_BENCH_TESTS * (ENTRIES_MAX + PGD_PEERS_MAX))
-#define OWN 0u /* pagoda's entry is the first */
 
 /* An engine of this process. */
 struct entry {
     char name[96];
     struct pgd_contender contender;
-    struct pgd_stock_options stock; /* not of pagoda's */
+    struct pgd_stock_options stock;      /* not of pagoda's */
+    struct pgd_bench_row kind;           /* what its rows begin with: own, in_memory, spills */
+    struct pgd_contender_token *decoded; /* [gen * repetitions] of the depth that is being measured */
     bool failed;
 };
 
@@ -40,6 +46,8 @@ struct bench {
     struct pgd_model *model;
     struct pgd_bridge *bridge; /* of the first entry */
     struct pgd_counts depths;
+    uint64_t depth; /* that is being measured */
+    bool spills;
     uint64_t tokens_needed;
     uint64_t weights_bytes; /* that a token reads */
     uint32_t threads;
@@ -75,15 +83,52 @@ static enum pagoda_status settle_depths(struct bench *bench, struct pagoda_error
                         "--n-depth: %s tokens are more than the %s that this model was trained for",
                         pgd_count_words(deepest).text, pgd_count_words(trained).text);
     }
-    bench->tokens_needed = deepest + pgd_max_u64(bench->options.prefill, bench->options.gen);
+    const uint64_t prefill = bench->options.prefill;
+    const uint64_t gen = bench->options.gen;
+    const uint64_t decoded = gen * bench->options.repetitions;
+    for (uint32_t i = 0; bench->spills && i + 1 < bench->depths.count; i++) {
+        if (bench->depths.items[i] + decoded > bench->depths.items[i + 1]) {
+            return pgd_fail(error, PAGODA_RANGE,
+                            "--n-depth: with spill the runs go on from a depth, %s tokens in all: "
+                            "the next depth must lie behind them",
+                            pgd_count_words(decoded).text);
+        }
+    }
+    bench->tokens_needed = deepest + (bench->spills ? decoded + prefill : pgd_max_u64(prefill, gen));
     bench->options.ctx_size = bench->tokens_needed;
-    bench->options.rollback_tokens = pgd_max_u64(bench->options.prefill, bench->options.gen);
+    bench->options.rollback_tokens = bench->spills ? prefill : pgd_max_u64(prefill, gen);
     return PAGODA_OK;
 }
 
-/* Any tokens will do for speed, as long as all engines get the same. */
+/* The tokens of a text of the user's. */
+static enum pagoda_status read_tokens(struct bench *bench, struct pagoda_error *error)
+{
+    struct pgd_buffer bytes = {0};
+    struct pgd_buffer text = {0};
+    size_t count = 0;
+    enum pagoda_status status = pgd_input_read_file(bench->options.file, &bytes, error);
+    if (status == PAGODA_OK) {
+        status = pgd_input_check("--file", pgd_buffer_text(&bytes), bytes.count, &text, error);
+    }
+    if (status == PAGODA_OK) {
+        status = pgd_model_tokenize(bench->model, pgd_buffer_text(&text), text.count, true, false, &bench->tokens,
+                                    &count, error);
+    }
+    pgd_buffer_free(&bytes);
+    pgd_buffer_free(&text);
+    if (status == PAGODA_OK && count < bench->tokens_needed) {
+        status = pgd_fail(error, PAGODA_RANGE, "--file: the text has %s tokens, and the deepest run needs %s",
+                          pgd_count_words(count).text, pgd_count_words(bench->tokens_needed).text);
+    }
+    return status;
+}
+
+/* Any tokens will do for speed, as long as all engines get the same and nothing is selected by what they say. */
 static enum pagoda_status make_tokens(struct bench *bench, struct pagoda_error *error)
 {
+    if (bench->options.file != NULL) {
+        return read_tokens(bench, error);
+    }
     const uint32_t vocabulary = pgd_model_get_info(bench->model)->vocabulary;
     bench->tokens = malloc(bench->tokens_needed * sizeof(*bench->tokens));
     if (bench->tokens == NULL) {
@@ -99,27 +144,69 @@ static enum pagoda_status make_tokens(struct bench *bench, struct pagoda_error *
 
 /* ---- engines ---- */
 
-static enum pgd_exit open_own(struct bench *bench)
+/* The smallest codec that pages get, as a word of --kv-codec. */
+static int word_of_codec(enum pagoda_codec codec)
 {
-    enum pgd_exit code = pgd_load_bridge(&bench->options, bench->model, &bench->bridge);
-    if (code != PGD_EXIT_OK) {
-        return code;
+    int word = 1; /* not auto */
+    while (pgd_codec_of_word(word, false).settled != codec) {
+        word++;
     }
-    struct entry *own = &bench->entries[bench->entry_count++];
-    own->contender = pgd_contender_of_bridge(bench->bridge);
-    const struct pgd_codec_choice codec = pgd_options_codec(&bench->options);
-    snprintf(own->name, sizeof(own->name), "pagoda %s",
-             codec.settled == codec.tight ? pagoda_codec_name(codec.settled) : pgd_codec_words[0]);
+    return word;
+}
+
+static bool is_roomy(const struct bench *bench, const struct entry *entry)
+{
     struct pagoda_memory memory;
-    pagoda_cache_memory(pgd_bridge_cache(bench->bridge), &memory);
+    pagoda_cache_memory(pgd_bridge_cache(entry->contender.bridge), &memory);
     if (memory.tokens_capacity < bench->tokens_needed) {
         pgd_say_error(
             "the deepest run needs %s tokens, and a KV budget of %s holds %s: raise --kv, or leave depths out",
             pgd_count_words(bench->tokens_needed).text, pgd_size_words(memory.budget_bytes).text,
             pgd_count_words(memory.tokens_capacity).text);
-        return PGD_EXIT_OVER_BUDGET;
+        return false;
     }
-    return PGD_EXIT_OK;
+    return true;
+}
+
+/* A cache of pagoda's; `how` ends its name. */
+static enum pgd_exit open_cache(struct bench *bench, const struct pgd_options *options, const char *how)
+{
+    struct pgd_bridge *bridge = NULL;
+    enum pgd_exit code = pgd_load_bridge(options, bench->model, &bridge);
+    if (code != PGD_EXIT_OK) {
+        return code;
+    }
+    struct entry *entry = &bench->entries[bench->entry_count++];
+    const struct pgd_codec_choice codec = pgd_options_codec(options);
+    entry->contender = pgd_contender_of_bridge(bridge);
+    entry->contender.goes_on = bench->spills;
+    entry->kind.own = true;
+    entry->kind.spills = pgd_options_on_full(options) == PAGODA_ON_FULL_SPILL;
+    entry->kind.in_memory = bench->spills && !entry->kind.spills;
+    const bool is_plain = codec.settled == codec.tight || entry->kind.spills;
+    snprintf(entry->name, sizeof(entry->name), "pagoda %s%s",
+             is_plain ? pagoda_codec_name(codec.tight) : pgd_codec_words[0], how);
+    return is_roomy(bench, entry) ? PGD_EXIT_OK : PGD_EXIT_OVER_BUDGET;
+}
+
+static enum pgd_exit open_own(struct bench *bench)
+{
+    struct pgd_options options = bench->options;
+    const bool reads_all = pgd_options_flash(&options).read_all;
+    enum pgd_exit code = open_cache(bench, &options, !bench->spills ? "" : reads_all ? " spill, all read" : " spill");
+    if (code != PGD_EXIT_OK || !bench->spills) {
+        return code;
+    }
+    if (!reads_all) {
+        options.select = 1;
+        code = open_cache(bench, &options, " spill, all read");
+    }
+    if (options.key_bits == 0 && options.value_bits == 0) {
+        options.codec = word_of_codec(pgd_options_codec(&bench->options).tight);
+    }
+    options.on_full = PAGODA_ON_FULL_STOP;
+    options.kv = (struct pgd_budget) {.kind = PGD_BUDGET_AUTO};
+    return code == PGD_EXIT_OK ? open_cache(bench, &options, " in memory") : code;
 }
 
 /* One that cannot be set up, or stops, is left out; why is told. */
@@ -173,7 +260,7 @@ static void show_progress(struct bench *bench, uint64_t depth, const char *engin
 static enum pagoda_status forgive(struct bench *bench, struct entry *entry, enum pagoda_status status,
                                   const struct pagoda_error *error)
 {
-    if (status == PAGODA_OK || status == PAGODA_CANCELLED || entry == &bench->entries[OWN]) {
+    if (status == PAGODA_OK || status == PAGODA_CANCELLED || entry->kind.own) {
         return status;
     }
     leave_out(bench, entry, error);
@@ -196,7 +283,7 @@ static void count_bytes(struct bench *bench, const struct entry *entry, struct p
     }
     row->weights_bytes = bench->weights_bytes;
     if (row->own) {
-        row->kv_bytes = pgd_contender_page_bytes(bench->bridge, middle);
+        row->kv_bytes = pgd_contender_page_bytes(entry->contender.bridge, middle);
     } else {
         row->kv_bytes = entry != NULL && entry->stock.quantized ? f16_bytes / 64 * 34 : f16_bytes;
     }
@@ -210,12 +297,10 @@ static struct pgd_bench_row *row_of(struct bench *bench, const struct entry *ent
         }
     }
     struct pgd_bench_row *row = &bench->rows[bench->row_count++];
-    *row = (struct pgd_bench_row) {
-        .test = test,
-        .own = entry == &bench->entries[OWN],
-        .depth = entry->contender.position,
-        .tokens = tokens_of(bench, test),
-    };
+    *row = entry->kind;
+    row->test = test;
+    row->depth = bench->depth;
+    row->tokens = tokens_of(bench, test);
     snprintf(row->engine, sizeof(row->engine), "%s", entry->name);
     count_bytes(bench, entry, row);
     return row;
@@ -230,10 +315,11 @@ static enum pagoda_status run_test(struct bench *bench, struct entry *entry, enu
     if (count == 0) {
         return PAGODA_OK;
     }
-    enum pagoda_status status =
-        pgd_contender_run(&entry->contender, bench->tokens, count, test == PGD_BENCH_DECODE, &seconds, error);
+    struct pgd_bench_row *row = row_of(bench, entry, test);
+    struct pgd_contender_token *each = test == PGD_BENCH_DECODE ? entry->decoded + row->runs * count : NULL;
+    pgd_interrupt_aim(entry->contender.bridge);
+    enum pagoda_status status = pgd_contender_run(&entry->contender, bench->tokens, count, each, &seconds, error);
     if (status == PAGODA_OK) {
-        struct pgd_bench_row *row = row_of(bench, entry, test);
         row->samples[row->runs++] = (double) count / seconds;
     }
     return status;
@@ -259,11 +345,12 @@ static enum pagoda_status fill_all(struct bench *bench, uint64_t depth, struct p
     for (uint32_t i = 0; i < bench->entry_count && status == PAGODA_OK; i++) {
         struct entry *entry = &bench->entries[i];
         show_progress(bench, depth, entry->name);
+        pgd_interrupt_aim(entry->contender.bridge);
         if (!entry->failed) {
             status = forgive(bench, entry, pgd_contender_fill(&entry->contender, bench->tokens, depth, error), error);
         }
     }
-    return status;
+    return status == PAGODA_OK && pgd_interrupt_raised() ? pgd_fail(error, PAGODA_CANCELLED, "cancelled") : status;
 }
 
 static enum pagoda_status ask_peers(struct bench *bench, uint64_t depth, struct pagoda_error *error)
@@ -299,6 +386,23 @@ static enum pagoda_status ask_peers(struct bench *bench, uint64_t depth, struct 
     return PAGODA_OK;
 }
 
+/* What single tokens took, for the row of an engine that decoded some. */
+static void count_tokens(struct bench *bench, struct entry *entry)
+{
+    struct pgd_bench_row *row = row_of(bench, entry, PGD_BENCH_DECODE);
+    pgd_bench_row_count_tokens(row, entry->decoded, row->runs * row->tokens);
+    if (entry->kind.spills) {
+        struct pagoda_account account;
+        pagoda_cache_account(pgd_bridge_cache(entry->contender.bridge), &account);
+        row->unread_mass = account.unread_mass;
+        if (account.dropped > 0) {
+            pgd_bench_report_note(
+                &bench->report, "%s has dropped %s tokens at depth %llu: --kv is too small, or flash is full",
+                entry->name, pgd_count_words(account.dropped).text, (unsigned long long) bench->depth);
+        }
+    }
+}
+
 /* Hands the rows of a depth on, test by test. */
 static void report_rows(struct bench *bench)
 {
@@ -319,12 +423,18 @@ static void report_rows(struct bench *bench)
 
 static enum pagoda_status measure_depth(struct bench *bench, uint64_t depth, struct pagoda_error *error)
 {
+    bench->depth = depth;
     enum pagoda_status status = fill_all(bench, depth, error);
     for (uint64_t run = 0; run < bench->options.repetitions && status == PAGODA_OK; run++) {
         status = run_turns(bench, depth, error);
     }
     if (status == PAGODA_OK) {
         status = ask_peers(bench, depth, error);
+    }
+    for (uint32_t i = 0; i < bench->entry_count && status == PAGODA_OK && bench->options.gen > 0; i++) {
+        if (!bench->entries[i].failed) {
+            count_tokens(bench, &bench->entries[i]);
+        }
     }
     if (status == PAGODA_OK) {
         report_rows(bench);
@@ -338,6 +448,11 @@ static enum pagoda_status warm_up(struct bench *bench, struct pagoda_error *erro
     enum pagoda_status status = fill_all(bench, 0, error);
     if (status == PAGODA_OK) {
         status = run_turns(bench, 0, error);
+    }
+    for (uint32_t i = 0; i < bench->entry_count && status == PAGODA_OK; i++) {
+        if (bench->entries[i].contender.goes_on) {
+            status = pgd_contender_begin_anew(&bench->entries[i].contender, error);
+        }
     }
     bench->row_count = 0;
     return status;
@@ -390,10 +505,25 @@ static void find_peers(struct bench *bench)
     }
 }
 
+static enum pagoda_status make_places(struct bench *bench, struct pagoda_error *error)
+{
+    for (uint32_t i = 0; i < bench->entry_count; i++) {
+        bench->entries[i].decoded =
+            calloc(bench->options.gen * bench->options.repetitions + 1, sizeof(*bench->entries[i].decoded));
+        if (bench->entries[i].decoded == NULL) {
+            return pgd_fail(error, PAGODA_NOMEM, "no memory for the times of single tokens");
+        }
+    }
+    return PAGODA_OK;
+}
+
 static enum pgd_exit measure_and_report(struct bench *bench)
 {
     struct pagoda_error error;
     enum pagoda_status status = make_tokens(bench, &error);
+    if (status == PAGODA_OK) {
+        status = make_places(bench, &error);
+    }
     if (status == PAGODA_OK) {
         pgd_bench_report_start(&bench->report);
         status = measure(bench, &error);
@@ -413,6 +543,7 @@ static enum pgd_exit measure_and_report(struct bench *bench)
 static enum pgd_exit run_bench(struct bench *bench)
 {
     struct pagoda_error error;
+    bench->spills = pgd_options_on_full(&bench->options) == PAGODA_ON_FULL_SPILL;
     if (settle_depths(bench, &error) != PAGODA_OK) {
         pgd_say_error("%s", error.message);
         return PGD_EXIT_USAGE;
@@ -425,6 +556,7 @@ static enum pgd_exit run_bench(struct bench *bench)
     if (code != PGD_EXIT_OK) {
         return code;
     }
+    bench->bridge = bench->entries[0].contender.bridge;
     measure_memory(bench);
     pgd_interrupt_catch(bench->bridge);
     if (!bench->options.no_stock) {
@@ -450,6 +582,7 @@ enum pgd_exit pgd_bench_command(const struct pgd_options *options, const struct 
     pgd_interrupt_release();
     for (uint32_t i = 0; i < bench->entry_count; i++) {
         pgd_contender_close(&bench->entries[i].contender);
+        free(bench->entries[i].decoded);
     }
     pgd_bench_report_free(&bench->report);
     pgd_model_close(bench->model);

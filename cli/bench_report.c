@@ -77,6 +77,58 @@ static const struct {
     [SHARE] = {"of DRAM", 7}, [RATIO] = {"ratio", 6},
 };
 
+/* The second table. */
+enum flash_column {
+    FLASH_DEPTH,
+    FLASH_ENGINE,
+    FLASH_SPEED,
+    FLASH_OF_MEMORY,
+    FLASH_P50,
+    FLASH_P99,
+    FLASH_MOST,
+    FLASH_STALL,
+    FLASH_STALL_MOST,
+    FLASH_READ,
+    FLASH_UNREAD,
+    FLASH_MASS,
+    FLASH_LATE,
+    FLASH_COLUMNS
+};
+
+static const struct {
+    const char *title;
+    int width;
+} flash_columns[FLASH_COLUMNS] = {
+    [FLASH_DEPTH] = {"depth", 6},         [FLASH_ENGINE] = {"decode", -32}, [FLASH_SPEED] = {"tok/s", 8},
+    [FLASH_OF_MEMORY] = {"of memory", 9}, [FLASH_P50] = {"p50 ms", 8},      [FLASH_P99] = {"p99 ms", 8},
+    [FLASH_MOST] = {"max ms", 8},         [FLASH_STALL] = {"stall ms", 8},  [FLASH_STALL_MOST] = {"max stall", 9},
+    [FLASH_READ] = {"read/token", 10},    [FLASH_UNREAD] = {"unread", 7},   [FLASH_MASS] = {"mass", 7},
+    [FLASH_LATE] = {"late", 5},
+};
+
+static void add_flash_cells(struct pgd_bench_report *report, const struct cell cells[FLASH_COLUMNS])
+{
+    const bool md = report->format == PGD_OUTPUT_MD;
+    pgd_buffer_print(&report->flash, "%s", md ? "|" : "");
+    for (int i = 0; i < FLASH_COLUMNS; i++) {
+        pgd_buffer_print(&report->flash, md ? " %*s |" : "%*s ", flash_columns[i].width, cells[i].text);
+    }
+    pgd_buffer_print(&report->flash, "\n");
+}
+
+static void add_flash_titles(struct pgd_bench_report *report)
+{
+    struct cell cells[FLASH_COLUMNS];
+    for (int i = 0; i < FLASH_COLUMNS; i++) {
+        snprintf(cells[i].text, sizeof(cells[i].text), "%s", flash_columns[i].title);
+    }
+    add_flash_cells(report, cells);
+    for (int i = 0; i < FLASH_COLUMNS && report->format == PGD_OUTPUT_MD; i++) {
+        pgd_buffer_print(&report->flash, "%s%s",
+                         flash_columns[i].width < 0 ? "|---" : "|--:", i + 1 < FLASH_COLUMNS ? "" : "|\n");
+    }
+}
+
 static void print_cells(const struct pgd_bench_report *report, const struct cell cells[COLUMNS])
 {
     const bool md = report->format == PGD_OUTPUT_MD;
@@ -128,6 +180,42 @@ static void print_row(const struct pgd_bench_report *report, const struct pgd_be
     print_cells(report, cells);
 }
 
+/* Here a nought is a finding. */
+static struct cell found_cell(double value, int decimals, const char *unit)
+{
+    struct cell cell;
+    snprintf(cell.text, sizeof(cell.text), "%.*f%s", decimals, value, unit);
+    return cell;
+}
+
+/* Decoding with pages on flash, or beside that: how long single tokens took, and why. */
+static void add_flash_row(struct pgd_bench_report *report, const struct pgd_bench_row *row)
+{
+    struct cell cells[FLASH_COLUMNS];
+    for (int i = 0; i < FLASH_COLUMNS; i++) {
+        snprintf(cells[i].text, sizeof(cells[i].text), "-");
+    }
+    if (report->flash.count == 0) {
+        add_flash_titles(report);
+    }
+    cells[FLASH_DEPTH] = found_cell((double) row->depth, 0, "");
+    snprintf(cells[FLASH_ENGINE].text, sizeof(cells[FLASH_ENGINE].text), "%s", row->engine);
+    cells[FLASH_SPEED] = number_cell(row->median, 1, "");
+    cells[FLASH_OF_MEMORY] = number_cell(row->memory_ratio, 2, "");
+    cells[FLASH_P50] = number_cell(row->p50_ms, 2, "");
+    cells[FLASH_P99] = number_cell(row->p99_ms, 2, "");
+    cells[FLASH_MOST] = number_cell(row->most_ms, 2, "");
+    if (row->spills) {
+        cells[FLASH_STALL] = found_cell(row->stall_ms, 2, "");
+        cells[FLASH_STALL_MOST] = found_cell(row->stall_most_ms, 2, "");
+        cells[FLASH_READ] = found_cell(row->flash_bytes / 1048576.0, 2, "M");
+        cells[FLASH_UNREAD] = found_cell(row->unread_tokens, 0, "");
+        cells[FLASH_MASS] = found_cell(100 * row->unread_mass, 2, " %");
+        cells[FLASH_LATE] = found_cell((double) row->late_pages, 0, "");
+    }
+    add_flash_cells(report, cells);
+}
+
 /* ---- csv ---- */
 
 static void print_quoted(const char *text)
@@ -142,7 +230,8 @@ static void print_quoted(const char *text)
 static void print_csv_titles(void)
 {
     puts("test,depth,tokens,engine,runs,tokens_per_second,min,max,weights_bytes,kv_bytes,gb_per_s,dram_share,ratio,"
-         "model,cpu,date,threads,dram_gb_per_s,pagoda,kernels,llama_cpp");
+         "model,cpu,date,threads,dram_gb_per_s,pagoda,kernels,llama_cpp,memory_ratio,p50_ms,p99_ms,max_ms,stall_ms,"
+         "max_stall_ms,flash_bytes,unread_tokens,unread_mass,late_pages");
 }
 
 /* Nothing between the commas for what is not known. */
@@ -171,7 +260,17 @@ static void print_csv_row(const struct pgd_bench_report *report, const struct pg
     print_quoted(report->date);
     printf("%" PRIu32 ",", report->threads);
     print_known(report->dram.gb_per_s);
-    printf("%s,%s,%s\n", pagoda_version(), report->level, pgd_model_library_version());
+    printf("%s,%s,%s,", pagoda_version(), report->level, pgd_model_library_version());
+    print_known(row->memory_ratio);
+    print_known(row->p50_ms);
+    print_known(row->p99_ms);
+    print_known(row->most_ms);
+    if (row->spills) {
+        printf("%.10g,%.10g,%.10g,%.10g,%.10g,%" PRIu64 "\n", row->stall_ms, row->stall_most_ms, row->flash_bytes,
+               row->unread_tokens, row->unread_mass, row->late_pages);
+    } else {
+        puts(",,,,,");
+    }
     pgd_buffer_free(&name);
 }
 
@@ -191,6 +290,18 @@ static json_t *known_integer(uint64_t value)
 static json_t *known_real(double value)
 {
     return value > 0 ? json_real(value) : json_null();
+}
+
+static json_t *flash_object(const struct pgd_bench_row *row)
+{
+    json_t *object = json_object();
+    json_object_set_new(object, "stall_ms", json_real(row->stall_ms));
+    json_object_set_new(object, "max_stall_ms", json_real(row->stall_most_ms));
+    json_object_set_new(object, "bytes_read", json_real(row->flash_bytes));
+    json_object_set_new(object, "unread_tokens", json_real(row->unread_tokens));
+    json_object_set_new(object, "unread_mass", json_real(row->unread_mass));
+    json_object_set_new(object, "late_pages", integer(row->late_pages));
+    return object;
 }
 
 static json_t *row_object(const struct pgd_bench_row *row)
@@ -214,6 +325,11 @@ static json_t *row_object(const struct pgd_bench_row *row)
     json_object_set_new(object, "gb_per_s", known_real(row->gb_per_s));
     json_object_set_new(object, "dram_share", known_real(row->dram_share));
     json_object_set_new(object, "ratio", known_real(row->ratio));
+    json_object_set_new(object, "memory_ratio", known_real(row->memory_ratio));
+    json_object_set_new(object, "p50_ms", known_real(row->p50_ms));
+    json_object_set_new(object, "p99_ms", known_real(row->p99_ms));
+    json_object_set_new(object, "max_ms", known_real(row->most_ms));
+    json_object_set_new(object, "flash", row->spills && row->p50_ms > 0 ? flash_object(row) : json_null());
     return object;
 }
 
@@ -277,7 +393,12 @@ void pgd_bench_report_add(struct pgd_bench_report *report, const struct pgd_benc
         case PGD_OUTPUT_JSON: json_array_append_new(report->rows, row_object(&rows[i])); break;
         case PGD_OUTPUT_CSV: print_csv_row(report, &rows[i]); break;
         case PGD_OUTPUT_TEXT:
-        case PGD_OUTPUT_MD: print_row(report, &rows[i]); break;
+        case PGD_OUTPUT_MD:
+            print_row(report, &rows[i]);
+            if (rows[i].test == PGD_BENCH_DECODE && rows[i].memory_ratio > 0) {
+                add_flash_row(report, &rows[i]);
+            }
+            break;
         }
     }
     fflush(stdout);
@@ -306,14 +427,20 @@ bool pgd_bench_report_finish(struct pgd_bench_report *report)
         fputs(pgd_buffer_text(&line), stdout);
         complete = complete && !line.failed;
         pgd_buffer_free(&line);
-    } else if (report->notes.count > 0) {
+        return complete;
+    }
+    if (report->flash.count > 0) {
+        printf("\n%s", pgd_buffer_text(&report->flash));
+    }
+    if (report->notes.count > 0) {
         printf("\n%s", pgd_buffer_text(&report->notes));
     }
-    return complete;
+    return complete && !report->flash.failed;
 }
 
 void pgd_bench_report_free(struct pgd_bench_report *report)
 {
     json_decref(report->rows);
     pgd_buffer_free(&report->notes);
+    pgd_buffer_free(&report->flash);
 }

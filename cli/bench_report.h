@@ -1,6 +1,7 @@
 /* cli/bench_report.h - the benchmark's table in four formats, and the header that says where it comes from.
  *
- *   text, md   the header, the rows of each depth as soon as they are there, then the notes
+ *   text, md   the header, the rows of each depth as soon as they are there; with --on-full spill a second table about
+ *              single tokens; then the notes
  *   csv        a line of names, then the rows with the header repeated in each; notes go to standard error
  *   json       one object on one line at the end; fields are added, never renamed
  *
@@ -29,6 +30,7 @@ struct pgd_bench_report {
     char cpu[128];
     char date[16];
     struct pgd_buffer notes; /* each ends with a newline */
+    struct pgd_buffer flash; /* text and md: the second table, about single tokens, when pages went to flash */
     struct json_t *rows;
 };
 

@@ -37,6 +37,11 @@ void pgd_interrupt_install(void)
     sigaction(SIGXFSZ, &ignore, NULL); /* a limit on the size of files is an error of a write, not the end */
 }
 
+void pgd_interrupt_aim(struct pgd_bridge *bridge)
+{
+    atomic_store(&target, bridge);
+}
+
 void pgd_interrupt_catch(struct pgd_bridge *bridge)
 {
     atomic_store(&target, bridge);

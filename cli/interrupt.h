@@ -22,6 +22,9 @@ void pgd_interrupt_install(void);
 void pgd_interrupt_catch(struct pgd_bridge *bridge);
 void pgd_interrupt_release(void);
 
+/* Another bridge is at work: its decode is cancelled from now on. The flag is as it was. */
+void pgd_interrupt_aim(struct pgd_bridge *bridge);
+
 bool pgd_interrupt_raised(void);
 void pgd_interrupt_lower(void);
 

@@ -78,18 +78,73 @@ static enum pagoda_status go_back(struct pgd_contender *contender, struct pagoda
     return pagoda_cache_rollback(cache, pagoda_cache_position(cache) - contender->position, error);
 }
 
-enum pagoda_status pgd_contender_run(struct pgd_contender *contender, const int32_t *tokens, uint64_t count,
-                                     bool one_by_one, double *seconds, struct pagoda_error *error)
+/* What the cache has done for its tokens so far; nothing for stock engines. */
+static struct pgd_contender_token sum_of(const struct pgd_contender *contender)
 {
+    struct pgd_contender_token sum = {.seconds = 0};
+    if (contender->bridge != NULL) {
+        const struct pagoda_cache *cache = pgd_bridge_cache(contender->bridge);
+        struct pagoda_memory memory;
+        struct pagoda_account account;
+        pagoda_cache_memory(cache, &memory);
+        pagoda_cache_account(cache, &account);
+        sum.stalled_seconds = (double) memory.stalled_ns * 1e-9;
+        sum.flash_bytes = memory.flash_bytes_read;
+        sum.unread = account.unread; /* of the last token: no sum */
+        sum.late_pages = memory.late_pages;
+    }
+    return sum;
+}
+
+/* One by one; looking at the cache between tokens is not timed. */
+static enum pagoda_status feed_singly(struct pgd_contender *contender, const int32_t *tokens, uint64_t count,
+                                      struct pgd_contender_token *each, double *seconds, struct pagoda_error *error)
+{
+    enum pagoda_status status = PAGODA_OK;
+    struct pgd_contender_token before = sum_of(contender);
+    *seconds = 0;
+    for (uint64_t i = 0; i < count && status == PAGODA_OK; i++) {
+        const double start = pgd_os_seconds();
+        status = decode(contender, tokens + i, 1, error);
+        const double taken = pgd_os_seconds() - start;
+        const struct pgd_contender_token after = sum_of(contender);
+        each[i] = (struct pgd_contender_token) {
+            .seconds = taken,
+            .stalled_seconds = after.stalled_seconds - before.stalled_seconds,
+            .flash_bytes = after.flash_bytes - before.flash_bytes,
+            .unread = after.unread,
+            .late_pages = after.late_pages - before.late_pages,
+        };
+        *seconds += taken;
+        before = after;
+    }
+    return status;
+}
+
+enum pagoda_status pgd_contender_run(struct pgd_contender *contender, const int32_t *tokens, uint64_t count,
+                                     struct pgd_contender_token *each, double *seconds, struct pagoda_error *error)
+{
+    enum pagoda_status status = PAGODA_OK;
     const double start = pgd_os_seconds();
-    enum pagoda_status status =
-        feed(contender, tokens + contender->position, count, one_by_one ? 1 : largest_piece(contender), error);
-    *seconds = pgd_os_seconds() - start;
-    if (status == PAGODA_OK) {
+    if (each != NULL) {
+        status = feed_singly(contender, tokens + contender->position, count, each, seconds, error);
+    } else {
+        status = feed(contender, tokens + contender->position, count, largest_piece(contender), error);
+        *seconds = pgd_os_seconds() - start;
+    }
+    if (status == PAGODA_OK && each != NULL && contender->goes_on) {
+        contender->position += count;
+    } else if (status == PAGODA_OK) {
         status = go_back(contender, error);
     }
     rest(contender);
     return status;
+}
+
+enum pagoda_status pgd_contender_begin_anew(struct pgd_contender *contender, struct pagoda_error *error)
+{
+    contender->position = 0;
+    return pagoda_cache_reset(pgd_bridge_cache(contender->bridge), error);
 }
 
 /* ---- bytes ---- */

@@ -1,7 +1,8 @@
 /* engine/contender.h - one engine in a comparison of speed: pagoda, or a path of the stock library, behind one face.
  *
  * A contender is filled up to a depth, which is not timed, and then runs from that depth as often as wanted: each run
- * is timed and taken back, so that all start from the same place.
+ * is timed and taken back, so that all start from the same place. A contender that goes on does not take decoded tokens
+ * back: where pages come from flash, a text that is read again would find its pages in memory.
  *
  * Ownership: the contender owns its engine once opened. Threads: one.
  */
@@ -18,6 +19,16 @@ struct pgd_contender {
     struct pgd_bridge *bridge; /* either this ... */
     struct pgd_stock *stock;   /* ... or this */
     uint64_t position;
+    bool goes_on;
+};
+
+/* What one decoded token took. */
+struct pgd_contender_token {
+    double seconds;
+    double stalled_seconds; /* of these, for waiting for flash */
+    uint64_t flash_bytes;   /* read */
+    uint64_t unread;        /* tokens on flash that it did not read */
+    uint64_t late_pages;
 };
 
 /* Takes the engine over; it is empty. */
@@ -29,11 +40,16 @@ void pgd_contender_close(struct pgd_contender *contender);
 PAGODA_MUST_CHECK enum pagoda_status pgd_contender_fill(struct pgd_contender *contender, const int32_t *tokens,
                                                         uint64_t depth, struct pagoda_error *error);
 
-/* Seconds that tokens[depth .. depth + count) take, as a prompt in the largest pieces, or one by one. Afterwards the
- * contender is at its depth again, and its threads sleep. Errors: as above. */
+/* Seconds that tokens[depth .. depth + count) take, as a prompt in the largest pieces (`each` is NULL), or one by one
+ * with what each[0 .. count) took. Afterwards the contender is at its depth again, or has gone on, and its threads
+ * sleep. Errors: as above. */
 PAGODA_MUST_CHECK enum pagoda_status pgd_contender_run(struct pgd_contender *contender, const int32_t *tokens,
-                                                       uint64_t count, bool one_by_one, double *seconds,
-                                                       struct pagoda_error *error);
+                                                       uint64_t count, struct pgd_contender_token *each,
+                                                       double *seconds, struct pagoda_error *error);
+
+/* One that goes on begins anew: nothing is in its cache. Errors: those of pagoda_cache_reset. */
+PAGODA_MUST_CHECK enum pagoda_status pgd_contender_begin_anew(struct pgd_contender *contender,
+                                                              struct pagoda_error *error);
 
 /* Bytes of keys and values in f16 that a token reads which is number `tokens` of its sequence: itself and all before
  * it, as far as windows show them. */

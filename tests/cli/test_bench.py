@@ -159,6 +159,57 @@ def smaller_codecs_read_less():
     assert 0.6 * exact < report["rows"][0]["kv_bytes"] < 0.7 * exact, (exact, report)
 
 
+def a_text(sentences):
+    ships = (f"Ship {i * 37 % 101} left harbour {i} with {i * i % 89} sailors, and came back in {1700 + i}. "
+             for i in range(sentences))
+    return scratch(f"ships-{sentences}.txt", "".join(ships).encode())
+
+
+SPILL = ("-d", "1000", "-n", "3", "-p", "0", "--kv", "14M", "--on-full", "spill", "--no-stock", "--no-peers")
+
+
+@suite.test
+def pages_on_flash_are_measured_beside_pages_in_memory():
+    report = run("bench", chat_model(), *SPILL, "-r", "2", "-f", a_text(60), "-o", "json", env=path_with(),
+                 code=0).json()
+    assert report["notes"] == [], report
+    rows = {row["engine"]: row for row in report["rows"]}
+    assert list(rows) == ["pagoda k8v4 spill", "pagoda k8v4 spill, all read", "pagoda k8v4 in memory"], report
+    memory = rows["pagoda k8v4 in memory"]
+    for row in rows.values():
+        assert row["depth"] == 1000 and len(row["samples"]) == 2 and not row["peer"], row
+        assert abs(row["memory_ratio"] - row["tokens_per_second"] / memory["tokens_per_second"]) < 1e-6, row
+        slowest, fastest = 1000 / row["min"], 1000 / row["max"]
+        assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"], row
+        assert row["max_ms"] >= slowest * 0.999 and row["p50_ms"] <= 2 * slowest and fastest > 0, row
+    flash, everything = (rows[name]["flash"] for name in list(rows)[:2])
+    assert memory["flash"] is None and memory["kv_bytes"] > rows["pagoda k8v4 spill"]["kv_bytes"], report
+    assert everything["unread_tokens"] == everything["unread_mass"] == 0, everything
+    assert flash["unread_tokens"] > 0 and 0 < flash["unread_mass"] < 0.2, flash
+    assert 0 < flash["bytes_read"] < everything["bytes_read"], (flash, everything)
+    assert flash["late_pages"] == 0 and flash["max_stall_ms"] >= flash["stall_ms"] >= 0, flash
+
+
+@suite.test
+def a_slow_device_is_not_waited_for_longer_than_the_bound():
+    result = run("bench", chat_model(), *SPILL, "-r", "1", "-f", a_text(60), "--flash-speed", "2M", "--max-stall-ms",
+                 "20", "-o", "md", env=path_with(), code=0)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.out.splitlines() if line[:1] == "|"]
+    titles = next(line for line in lines if "p99 ms" in line)
+    row = dict(zip(titles, next(line for line in lines if len(line) == len(titles) and line[1] == "pagoda k8v4 spill")))
+    assert int(row["late"]) > 0 and 10 < float(row["max stall"]) < 60, result.out
+
+
+@suite.test
+def spilling_goes_on_and_so_depths_must_not_overlap():
+    fails(2, ["--n-depth", "6 tokens"], "bench", chat_model(), *SPILL, "-d", "1000,1005", "-r", "2")
+
+
+@suite.test
+def a_text_must_be_long_enough():
+    fails(2, ["--file", "needs 1,003"], "bench", chat_model(), *SPILL, "-r", "1", "-f", a_text(3))
+
+
 @suite.test
 def wrong_flags_are_refused():
     for arguments, word in ((("-d", "x"), "not a number"), (("-d", ""), "not a number"),
