@@ -43,7 +43,8 @@ recall() {
 # 200 tokens of a real text, one by one.
 spilled() {
     head -c 60000 build/texts/debian-handbook.txt |
-        build/pagoda bench "$1" -f - -o md -d 7900 -p 0 -n 40 -r 5 --on-full spill --kv "$2" --no-stock --no-peers "${@:3}"
+        build/pagoda bench "$1" -f - -o md -d 7900 -p 0 -n 40 -r 5 --on-full spill --kv "$2" --no-stock --no-peers \
+            "${@:3}"
 }
 
 spill() {

@@ -152,13 +152,19 @@ void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, ui
 
 /* ---- opening ---- */
 
+/* Free bytes of the file system that are left to others. */
+static uint64_t reserve_bytes(const struct pgd_spill *spill)
+{
+    return spill->options.reserve_bytes != 0 ? spill->options.reserve_bytes : PGD_FLASH_RESERVE;
+}
+
 static struct pgd_flash_options flash_options(const struct pagoda_cache *cache)
 {
     const struct pgd_spill *spill = cache->spill;
     return (struct pgd_flash_options) {
         .directory = spill->options.directory,
         .bytes_max = spill->options.bytes_max != 0 ? spill->options.bytes_max : PGD_FLASH_BYTES_MAX,
-        .reserve_bytes = spill->options.reserve_bytes != 0 ? spill->options.reserve_bytes : PGD_FLASH_RESERVE,
+        .reserve_bytes = reserve_bytes(spill),
         .write_budget_bytes = spill->options.write_budget_bytes,
         .reads_max = spill->fetch[PGD_FETCHES - 1].first_ticket + spill->fetch[PGD_FETCHES - 1].pages_max,
         .throttle_bytes_per_second = spill->options.bytes_per_second,
@@ -345,19 +351,32 @@ static enum pagoda_status write_group(struct pagoda_cache *cache, uint32_t first
     return PAGODA_OK;
 }
 
-/* Of `count` blocks, as many as the bound on flash has room for: a group is written as a whole or not at all. */
+/* Bytes that flash may have in use: what is in the file, and what the file system has to spare, as far as it tells;
+ * not more than the bound. */
+static uint64_t flash_bytes_most(const struct pgd_spill *spill, const struct pgd_flash_stats *stats)
+{
+    const uint64_t most = spill->options.bytes_max != 0 ? spill->options.bytes_max : PGD_FLASH_BYTES_MAX;
+    const uint64_t free = pgd_flash_free_bytes(spill->flash);
+    const uint64_t spare = free - pgd_min_u64(free, reserve_bytes(spill));
+    return free == 0 ? most : pgd_min_u64(most, pgd_add_capped_u64(stats->file_bytes, spare));
+}
+
+/* Of `count` blocks, as many as flash has room for: a group is written as a whole or not at all. What is written and
+ * then given up for the last of its layers would wear flash out for nothing, and again with every batch. */
 static uint32_t blocks_with_room(const struct pagoda_cache *cache, uint32_t count)
 {
     const struct pgd_spill *spill = cache->spill;
     struct pgd_flash_stats stats;
     pgd_flash_get_stats(spill->flash, &stats);
-    const uint64_t most = spill->options.bytes_max != 0 ? spill->options.bytes_max : PGD_FLASH_BYTES_MAX;
+    const uint64_t most = flash_bytes_most(spill, &stats);
     for (; count > 0; count /= 2) {
         uint64_t bytes = 0;
         for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
             bytes += spill->layers[layer].grows ? extent_bytes(cache, layer, count) : 0;
         }
-        if (stats.bytes_used + bytes <= most) {
+        const uint64_t written = pgd_add_capped_u64(stats.bytes_written, bytes);
+        if (stats.bytes_used + bytes <= most &&
+            (spill->options.write_budget_bytes == 0 || written <= spill->options.write_budget_bytes)) {
             break;
         }
     }
@@ -383,9 +402,12 @@ static bool write_oldest(struct pagoda_cache *cache, uint64_t end_position, uint
     }
     const uint32_t fitting = blocks_with_room(cache, end - first);
     const enum pagoda_status status =
-        fitting == 0 ? pgd_fail(&spill->problem, PAGODA_FULL, "the flash tier is full (--flash): %.1f MiB",
-                                (double) spill->options.bytes_max / 1048576.0)
-                     : write_group(cache, first, fitting, &spill->problem);
+        fitting == 0
+            ? pgd_fail(&spill->problem, PAGODA_FULL,
+                       "the flash tier takes no more: --flash or --flash-write is reached, or less than %.1f MiB of "
+                       "its file system would stay free",
+                       (double) reserve_bytes(spill) / 1048576.0)
+            : write_group(cache, first, fitting, &spill->problem);
     spill->failed = status != PAGODA_OK;
     spill->problem.status = status;
     return !spill->failed;

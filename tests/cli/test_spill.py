@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 
-from support.suite import PROGRAM, Suite, chat_model, environment, fails, run, scratch
+from support.suite import PROGRAM, Skip, Suite, chat_model, environment, fails, run, scratch
 
 suite = Suite()
 
@@ -61,6 +61,26 @@ def a_bound_on_flash_lets_the_policy_drop():
     report, _ = told(*TIGHT, "--flash", "2M")
     assert 0 < report["kv"]["flash_bytes"] <= 2 << 20, report["kv"]
     assert report["tokens"]["dropped"] > 0, report["tokens"]
+
+
+@suite.test
+def a_file_system_that_fills_up_lets_the_policy_drop():
+    """256 MiB are left to others, so the small disk has a little more; memory is taken only for what is written."""
+    directory = os.path.join(os.path.dirname(scratch("x")), "small-disk")
+    os.makedirs(directory, exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=258m", "pagoda-test", directory],
+                             stderr=subprocess.PIPE, check=False)
+    if mounted.returncode != 0:
+        raise Skip(f"needs root, to mount a small file system: {mounted.stderr.decode(errors='replace').strip()}")
+    try:
+        report, err = told(*TIGHT, "--kv-dir", directory)
+    finally:
+        subprocess.run(["umount", directory], check=True)
+    tokens = report["tokens"]
+    assert 1 << 20 < report["kv"]["flash_bytes"] <= 2 << 20, report["kv"]
+    assert tokens["dropped"] > 0 and report["kv"]["pages_lost"] == 0 and "dropped" in err, (tokens, err)
+    held = tokens["ram"] + tokens["quantized"] + tokens["spilled"]
+    assert held + tokens["dropped"] == tokens["prompt"] + tokens["generated"], tokens
 
 
 @suite.test
