@@ -79,20 +79,19 @@ class Watch(threading.Thread):
         return [size for size in self.samples if size > 0]
 
 
-def outside_of_kv(model):
+def outside_of_kv(model, threads):
     """Bytes of the process without a file behind them and without KV state, when it has read hardly anything."""
     with subprocess.Popen([PROGRAM, "run", model, "--raw", "-p", "In", "--kv", "16M", "-n", "30", "--ignore-eos", "-q",
-                           "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+                           "--json", *threads], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         watch = Watch(process.pid)
         out, _ = process.communicate()
     return max(watch.end()) - json.loads(out.decode().splitlines()[-1])["kv"]["peak_bytes"]
 
 
-def read_document(group, arguments, model, prompt):
+def read_document(group, arguments, model, prompt, threads):
     command = [PROGRAM, "run", model, "--raw", "-f", prompt, "--kv", f"{arguments.kv}M", "-c",
                str(arguments.tokens + 4096), "--on-full", "spill", "-n", "8", "--temp", "0", "--ignore-eos", "--json",
-               "-q"]
-    command += ["-t", str(arguments.threads)] if arguments.threads else []
+               "-q", *threads]
     process = group.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     watch = Watch(process.pid)
     started = time.monotonic()
@@ -111,17 +110,18 @@ def main():
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
+    threads = ["-t", str(arguments.threads)] if arguments.threads else []
     with tempfile.TemporaryDirectory() as folder, tempfile.NamedTemporaryFile("w", suffix=".txt") as prompt:
         prompt.write(document(arguments.tokens))
         prompt.flush()
         model = copy_of_model(folder)
         weights = os.path.getsize(model)
-        tables = outside_of_kv(model)
+        tables = outside_of_kv(model, threads)
         with open(model, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         limit = arguments.limit * MIB or weights + tables + (arguments.kv + arguments.slack) * MIB
         with Group(limit) as group:
-            report, samples, seconds = read_document(group, arguments, model, prompt.name)
+            report, samples, seconds = read_document(group, arguments, model, prompt.name, threads)
             peak, kills = int(group.read(group.peak)), group.kills()
     tokens, kv = report["tokens"], report["kv"]
     content = kv["pages_spilled"] * PAGE_BYTES
