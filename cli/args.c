@@ -453,6 +453,22 @@ static enum pagoda_status take_flag(enum pgd_command command, struct pgd_options
     return PAGODA_OK;
 }
 
+/* What is about flash says nothing to a rule that does without; --device measures flash whatever the rule. */
+static enum pagoda_status check_flash_flags(const struct pgd_options *options, const struct given *given,
+                                            struct pagoda_error *error)
+{
+    static const char *const names[] = {"select",      "recall",      "flash",       "kv-dir",
+                                        "flash-write", "flash-speed", "max-stall-ms"};
+    const bool refuses = options->on_full == PAGODA_ON_FULL_STOP || options->on_full == PAGODA_ON_FULL_EVICT;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && refuses && !options->device; i++) {
+        if (was_given(given, names[i])) {
+            return pgd_fail(error, PAGODA_INVALID, "--%s says nothing to --on-full %s: use spill", names[i],
+                            pgd_on_full_words[options->on_full]);
+        }
+    }
+    return PAGODA_OK;
+}
+
 static enum pagoda_status check_memory_flags(const struct pgd_options *options, const struct given *given,
                                              struct pagoda_error *error)
 {
@@ -473,7 +489,7 @@ static enum pagoda_status check_memory_flags(const struct pgd_options *options, 
         return pgd_fail(error, PAGODA_INVALID, "--sinks says nothing to the policy %s: use sink",
                         pgd_policy_words[options->policy]);
     }
-    return PAGODA_OK;
+    return check_flash_flags(options, given, error);
 }
 
 /* Whether the first word is the model. With PAGODA_MODEL set, run's first word may be the prompt already. */
@@ -612,13 +628,35 @@ struct pagoda_flash_options pgd_options_flash(const struct pgd_options *options)
     };
 }
 
+/* Where no rule was given, and there is no flash. Who gives a window wants old text to go. */
+static enum pagoda_on_full rule_without_flash(const struct pgd_options *options)
+{
+    const bool evicts = options->command == PGD_COMMAND_CHAT || options->command == PGD_COMMAND_EVAL ||
+                        (options->command == PGD_COMMAND_RUN && options->window != 0);
+    return evicts ? PAGODA_ON_FULL_EVICT : PAGODA_ON_FULL_STOP;
+}
+
+bool pgd_options_wish_to_spill(const struct pgd_options *options)
+{
+    const unsigned commands = PGD_COMMAND_CHAT | PGD_COMMAND_RUN | PGD_COMMAND_PLAN;
+    return options->on_full == PGD_ON_FULL_DEFAULT && options->window == 0 && (options->command & commands) != 0;
+}
+
 enum pagoda_on_full pgd_options_on_full(const struct pgd_options *options)
 {
-    if (options->on_full == PGD_ON_FULL_DEFAULT) {
-        const bool evicts = options->command == PGD_COMMAND_CHAT || options->command == PGD_COMMAND_EVAL;
-        return evicts ? PAGODA_ON_FULL_EVICT : PAGODA_ON_FULL_STOP;
+    if (options->on_full != PGD_ON_FULL_DEFAULT) {
+        return (enum pagoda_on_full) options->on_full;
     }
-    return (enum pagoda_on_full) options->on_full;
+    return pgd_options_wish_to_spill(options) ? PAGODA_ON_FULL_SPILL : rule_without_flash(options);
+}
+
+struct pgd_options pgd_options_without_flash(const struct pgd_options *options)
+{
+    struct pgd_options without = *options;
+    if (pgd_options_wish_to_spill(options)) {
+        without.on_full = (int) rule_without_flash(options);
+    }
+    return without;
 }
 
 struct pagoda_policy pgd_options_policy(const struct pgd_options *options)

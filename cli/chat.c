@@ -12,8 +12,15 @@
 
 const char *pgd_repl_rule(const struct pgd_repl *repl)
 {
-    static const char *const rules[] = {"evict, policy fifo", "evict, policy window", "evict, policy sink"};
-    return repl->on_full == PAGODA_ON_FULL_STOP ? "stop" : rules[repl->policy.kind];
+    static const char *const evict[] = {"evict, policy fifo", "evict, policy window", "evict, policy sink"};
+    static const char *const spill[] = {"spill, then policy fifo", "spill, then policy window",
+                                        "spill, then policy sink"};
+    switch (repl->on_full) {
+    case PAGODA_ON_FULL_STOP: return "stop";
+    case PAGODA_ON_FULL_EVICT: return evict[repl->policy.kind];
+    case PAGODA_ON_FULL_SPILL: return spill[repl->policy.kind];
+    }
+    return "";
 }
 
 /* ---- opening ---- */
@@ -72,6 +79,8 @@ static enum pgd_exit open_repl(struct pgd_repl *repl)
         code = pgd_load_bridge(repl->options, repl->loaded.model, &repl->loaded.bridge);
     }
     if (code == PGD_EXIT_OK) {
+        repl->on_full = pgd_bridge_on_full(repl->loaded.bridge);
+        pgd_load_tell(repl->options, repl->terminal, repl->loaded.bridge);
         pgd_trace_start(repl->trace, &repl->loaded);
         pgd_watch_start(&repl->watch, repl->options, repl->terminal, repl->loaded.bridge);
         code = open_sampler(repl);
@@ -120,18 +129,47 @@ static void say_banner(const struct pgd_repl *repl)
 
 /* ---- a turn ---- */
 
+/* Why text leaves for good. With a flash tier it need not be the budget: a conversation has a length as well. */
+static void print_cause(const struct pgd_repl *repl, struct pgd_buffer *text)
+{
+    struct pagoda_memory memory;
+    pagoda_cache_memory(pgd_bridge_cache(repl->loaded.bridge), &memory);
+    if (memory.tokens_max != 0 && memory.tokens_capacity >= memory.tokens_max && memory.flash_problem == NULL) {
+        pgd_buffer_print(text, "the context of %s tokens is full (-c)", pgd_count_words(memory.tokens_max).text);
+    } else if (repl->on_full == PAGODA_ON_FULL_SPILL) {
+        pgd_buffer_print(text, "neither memory nor flash takes more (%s)",
+                         memory.flash_problem != NULL ? memory.flash_problem : "digests fill the KV budget");
+    } else {
+        pgd_buffer_print(text, "the KV budget is full");
+    }
+}
+
 /* The first time that something had to leave, it is said at length. */
 static void tell_first_eviction(struct pgd_repl *repl, const struct pagoda_account *account)
 {
     if (repl->eviction_told || account->dropped == 0) {
         return;
     }
+    struct pgd_buffer cause = {0};
+    print_cause(repl, &cause);
     repl->eviction_told = true;
-    pgd_say_note(
-        repl->terminal,
-        "the KV budget is full: from here on old text leaves (policy %s). /context shows what is left, /pin keeps "
-        "a turn, --kv gives more room",
-        pgd_policy_words[repl->policy.kind]);
+    pgd_say_note(repl->terminal,
+                 "%s: from here on old text leaves (policy %s). /context shows what is left, /pin keeps a turn, --kv "
+                 "gives more room",
+                 pgd_buffer_text(&cause), pgd_policy_words[repl->policy.kind]);
+    pgd_buffer_free(&cause);
+}
+
+/* And the first time that something went to flash. */
+static void tell_first_spill(struct pgd_repl *repl, const struct pagoda_account *account)
+{
+    if (repl->spill_told || account->spilled == 0) {
+        return;
+    }
+    repl->spill_told = true;
+    pgd_say_note(repl->terminal,
+                 "the KV budget is full: from here on old text goes to flash, and is read again when a reply needs it. "
+                 "/context shows what is where, --kv gives more room");
 }
 
 static void tell_turn(struct pgd_repl *repl)
@@ -139,6 +177,7 @@ static void tell_turn(struct pgd_repl *repl)
     struct pagoda_account account;
     pagoda_cache_account(pgd_bridge_cache(repl->loaded.bridge), &account);
     pgd_reply_tell(repl->options, repl->terminal, &repl->last.reply, &account, pgd_policy_words[repl->policy.kind]);
+    tell_first_spill(repl, &account);
     tell_first_eviction(repl, &account);
     pgd_watch_tell(&repl->watch);
     if (repl->options->verbose) {
@@ -221,6 +260,7 @@ enum pagoda_status pgd_repl_reset(struct pgd_repl *repl, struct pagoda_error *er
     pgd_sampler_reset(repl->sampler);
     repl->has_last = false;
     repl->eviction_told = false;
+    repl->spill_told = false;
     return status;
 }
 
@@ -305,7 +345,6 @@ enum pgd_exit pgd_chat_command(const struct pgd_options *options, const struct p
     struct pgd_repl repl = {
         .options = options,
         .terminal = terminal,
-        .on_full = pgd_options_on_full(options),
         .policy = pgd_options_policy(options),
     };
     enum pgd_exit code = open_repl(&repl);

@@ -34,7 +34,8 @@ static const struct command commands[] = {
     {"/context /map", "", "the page map: what is held, pinned, dropped, free", context},
     {"/pin", "[last|system|TURN]", "a turn that must not be dropped (the last one, if not said)", pin},
     {"/unpin", "[last|system|TURN]", "lets it go again", unpin},
-    {"/policy", "[fifo|window|sink|stop [N]]", "what happens when the budget is full; N: tokens that stay", policy},
+    {"/policy", "[spill|stop|fifo|window|sink [N]]", "what happens when the budget is full; N: tokens that stay",
+     policy},
     {"/stats /mem", "", "memory, tokens and speed", stats},
     {"/reset /clear", "", "forgets the conversation; the system prompt stays", reset},
     {"/exit /quit /bye", "", "leaves, as Ctrl-D does", leave},
@@ -221,7 +222,9 @@ static void print_policy(const struct pgd_repl *repl)
         puts("when the budget is full: stop; nothing is ever dropped");
         return;
     }
-    printf("when the budget is full: evict, policy %s", pgd_policy_words[repl->policy.kind]);
+    printf("when the budget is full: %s, policy %s",
+           repl->on_full == PAGODA_ON_FULL_SPILL ? "spill; when flash is full too" : "evict",
+           pgd_policy_words[repl->policy.kind]);
     if (repl->policy.kind == PAGODA_POLICY_SINK) {
         printf(", the first %" PRIu64 " tokens stay", repl->policy.sink_tokens == 0 ? 4 : repl->policy.sink_tokens);
     }
@@ -231,7 +234,7 @@ static void print_policy(const struct pgd_repl *repl)
     putchar('\n');
 }
 
-/* "sink", "window 512", "stop", "evict". */
+/* "sink", "window 512", "stop", "evict", "spill". Who says how many tokens stay wants the others to go, and now. */
 static enum pagoda_status parse_policy(const char *argument, enum pagoda_on_full *on_full, struct pagoda_policy *wanted,
                                        struct pagoda_error *error)
 {
@@ -240,8 +243,11 @@ static enum pagoda_status parse_policy(const char *argument, enum pagoda_on_full
     char name[32];
     snprintf(name, sizeof(name), "%.*s", (int) length, argument);
     bool known = false;
-    *on_full = strcmp(name, "stop") == 0 ? PAGODA_ON_FULL_STOP : PAGODA_ON_FULL_EVICT;
-    known = strcmp(name, "stop") == 0 || strcmp(name, "evict") == 0;
+    for (int i = 0; pgd_on_full_words[i] != NULL && !known; i++) {
+        known = strcmp(pgd_on_full_words[i], name) == 0;
+        *on_full = known ? (enum pagoda_on_full) i : *on_full;
+    }
+    const bool is_rule = known;
     for (int i = 0; pgd_policy_words[i] != NULL; i++) {
         if (strcmp(pgd_policy_words[i], name) == 0) {
             wanted->kind = (enum pagoda_policy_kind) i;
@@ -250,12 +256,15 @@ static enum pagoda_status parse_policy(const char *argument, enum pagoda_on_full
         }
     }
     if (!known) {
-        return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not one of fifo, window, sink, stop, evict", name);
+        return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not one of fifo, window, sink, stop, evict, spill", name);
+    }
+    if (!is_rule && (*on_full == PAGODA_ON_FULL_STOP || rest[0] != '\0')) {
+        *on_full = PAGODA_ON_FULL_EVICT;
     }
     if (rest[0] == '\0') {
         return PAGODA_OK;
     }
-    if (*on_full == PAGODA_ON_FULL_STOP || wanted->kind == PAGODA_POLICY_FIFO) {
+    if (*on_full != PAGODA_ON_FULL_EVICT || wanted->kind == PAGODA_POLICY_FIFO) {
         return pgd_fail(error, PAGODA_INVALID, "%s takes no number", name);
     }
     return pgd_size_parse(rest, &wanted->window_tokens, error);

@@ -108,7 +108,7 @@ const struct pgd_flag pgd_flags[] = {
     {NULL, "ctx-size", "-c --ctx", "N", "most tokens held at once; 0: what the model was trained for", NOT_BENCH, COUNT,
      AT(ctx_size), 0, PGD_FLAG_MANY, NULL},
     {NULL, "on-full", "", "RULE",
-     "when the budget is full: stop, evict, spill (chat and eval: evict, run and bench: stop)", ALL, CHOICE,
+     "when the budget is full: stop, evict, spill (chat and run: spill, eval: evict, bench: stop)", ALL, CHOICE,
      AT(on_full), 0, 0, pgd_on_full_words},
     {NULL, "select", "", "WHICH", "pages on flash that a token reads: auto (see --recall), or all: exact, and slow",
      ALL, CHOICE, AT(select), 0, 0, select_words},

@@ -56,6 +56,8 @@ static bool is_governed(const struct pgd_options *options)
 
 struct pgd_bridge_options pgd_load_bridge_options(const struct pgd_options *options, uint64_t kv_bytes)
 {
+    const struct pgd_options without = pgd_options_without_flash(options);
+    const struct pgd_codec_choice other_codec = pgd_options_codec(&without);
     return (struct pgd_bridge_options) {
         .kv_bytes = kv_bytes,
         .is_governed = is_governed(options),
@@ -68,6 +70,8 @@ struct pgd_bridge_options pgd_load_bridge_options(const struct pgd_options *opti
         .codec = pgd_options_codec(options).settled,
         .codec_tight = pgd_options_codec(options).tight,
         .on_full = pgd_options_on_full(options),
+        .is_wish = pgd_options_wish_to_spill(options),
+        .otherwise = {pgd_options_on_full(&without), other_codec.settled, other_codec.tight},
         .policy = pgd_options_policy(options),
         .flash = pgd_options_flash(options),
         .rollback_tokens = options->rollback_tokens,
@@ -115,6 +119,16 @@ enum pgd_exit pgd_load_bridge(const struct pgd_options *options, const struct pg
     return pgd_exit_of(status);
 }
 
+void pgd_load_tell(const struct pgd_options *options, const struct pgd_terminal *terminal,
+                   const struct pgd_bridge *bridge)
+{
+    const char *reason = pgd_bridge_fallback(bridge);
+    if (reason != NULL && !options->quiet) {
+        pgd_say_note(terminal, "not spilling to flash, so --on-full %s: %s",
+                     pgd_on_full_words[pgd_bridge_on_full(bridge)], reason);
+    }
+}
+
 enum pgd_exit pgd_load(const struct pgd_options *options, const struct pgd_terminal *terminal,
                        struct pgd_loaded *loaded)
 {
@@ -123,7 +137,9 @@ enum pgd_exit pgd_load(const struct pgd_options *options, const struct pgd_termi
     if (code == PGD_EXIT_OK) {
         code = pgd_load_bridge(options, loaded->model, &loaded->bridge);
     }
-    if (code != PGD_EXIT_OK) {
+    if (code == PGD_EXIT_OK) {
+        pgd_load_tell(options, terminal, loaded->bridge);
+    } else {
         pgd_load_close(loaded);
     }
     return code;

@@ -26,7 +26,7 @@ enum pgd_command {
 
 enum pgd_color { PGD_COLOR_AUTO = 0, PGD_COLOR_ALWAYS, PGD_COLOR_NEVER };
 
-#define PGD_ON_FULL_DEFAULT (-1) /* chat and eval evict, run stops */
+#define PGD_ON_FULL_DEFAULT (-1) /* chat and run spill, if they can; eval evicts, others stop */
 
 /* A flag that may be given several times, and one with several numbers: ascending, none twice. Count 0: not given. */
 #define PGD_LIST_MAX 16u
@@ -142,8 +142,12 @@ struct pgd_options pgd_options_noise(const struct pgd_options *options, uint64_t
 /* The codecs that the options ask for: -ctk and -ctv win over --kv-codec. */
 struct pgd_codec_choice pgd_options_codec(const struct pgd_options *options);
 
-/* The rules for a full budget that the options ask for. */
+/* The rules for a full budget that the options ask for; to spill is only a wish when no rule was given. */
 enum pagoda_on_full pgd_options_on_full(const struct pgd_options *options);
+bool pgd_options_wish_to_spill(const struct pgd_options *options);
+
+/* The same options as they are where that wish is not granted. */
+struct pgd_options pgd_options_without_flash(const struct pgd_options *options);
 struct pagoda_flash_options pgd_options_flash(const struct pgd_options *options);
 struct pagoda_policy pgd_options_policy(const struct pgd_options *options);
 

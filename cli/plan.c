@@ -33,12 +33,6 @@ uint64_t pgd_planned_copied_bytes(const struct pgd_planned *planned)
 
 /* ---- the question ---- */
 
-static struct pgd_plan_codec asked_codec(const struct pgd_options *options)
-{
-    const struct pgd_codec_choice choice = pgd_options_codec(options);
-    return (struct pgd_plan_codec) {choice.settled, choice.tight};
-}
-
 /* --kv, and what --mem leaves for it; *bytes is 0 when neither says anything. */
 static enum pagoda_status find_budget(struct pgd_planned *planned, uint64_t *bytes, struct pagoda_error *error)
 {
@@ -61,40 +55,46 @@ static enum pagoda_status find_budget(struct pgd_planned *planned, uint64_t *byt
     return PAGODA_OK;
 }
 
-static enum pagoda_status reserve(struct pgd_planned *planned, struct pagoda_error *error)
+/* What the engine would do, if it can do anything; OVER_BUDGET is an answer. */
+static enum pagoda_status settle(struct pgd_planned *planned, uint64_t bytes, struct pagoda_error *why)
 {
-    const struct pgd_plan_codec codec = asked_codec(planned->options);
-    const bool has_budgets = pgd_plan_has_budgets(planned->plan);
-    uint64_t bytes = 0;
-    enum pagoda_status status = PAGODA_OK;
-    planned->wanted_bytes = pgd_plan_row_bytes(planned->plan, planned->wanted_tokens);
-    if (has_budgets) {
-        status = pgd_plan_budget(planned->plan, codec, planned->wanted_tokens, &planned->wanted_bytes, error);
-    }
+    struct pgd_reserved reserved;
+    const enum pagoda_status status = pgd_plan_settle(planned->plan, bytes, planned->wanted_tokens, &reserved, why);
     if (status != PAGODA_OK) {
         return status;
     }
-    struct pagoda_error why;
-    status = find_budget(planned, &bytes, &why);
-    planned->budget_bytes = bytes;
-    if (status == PAGODA_OK && !has_budgets) {
-        planned->fits = planned->wanted_bytes <= (bytes != 0 ? bytes : planned->available_bytes);
-        return PAGODA_OK;
+    planned->has_reservation = true;
+    planned->reservation = reserved.reservation;
+    planned->budget_bytes = reserved.reservation.budget_bytes;
+    planned->on_full = reserved.cache.on_full;
+    planned->fits = reserved.reservation.tokens_capacity >= planned->wanted_tokens;
+    if (reserved.fallback.status != PAGODA_OK) {
+        snprintf(planned->fallback, sizeof(planned->fallback), "%s", reserved.fallback.message);
     }
-    if (status == PAGODA_OK) {
-        status = pgd_plan_reserve(planned->plan, codec, bytes, planned->wanted_tokens, &planned->reservation, &why);
+    return PAGODA_OK;
+}
+
+static enum pagoda_status reserve(struct pgd_planned *planned, struct pagoda_error *error)
+{
+    const struct pgd_codec_choice codec = pgd_options_codec(planned->options);
+    const bool has_budgets = pgd_plan_has_budgets(planned->plan);
+    struct pagoda_error why;
+    enum pagoda_status status = find_budget(planned, &planned->budget_bytes, &why);
+    planned->wanted_bytes = pgd_plan_row_bytes(planned->plan, planned->wanted_tokens);
+    if (status == PAGODA_OK && has_budgets) {
+        status = settle(planned, planned->budget_bytes, &why);
+    } else if (status == PAGODA_OK) {
+        planned->fits =
+            planned->wanted_bytes <= (planned->budget_bytes != 0 ? planned->budget_bytes : planned->available_bytes);
     }
     if (status == PAGODA_OVER_BUDGET) {
         snprintf(planned->problem, sizeof(planned->problem), "%s", why.message);
-        return PAGODA_OK;
-    }
-    if (status != PAGODA_OK) {
+    } else if (status != PAGODA_OK) {
         return pgd_fail(error, status, "%s", why.message);
     }
-    planned->has_reservation = true;
-    planned->budget_bytes = planned->reservation.budget_bytes;
-    planned->fits = planned->reservation.tokens_capacity >= planned->wanted_tokens;
-    return PAGODA_OK;
+    return has_budgets ? pgd_plan_budget(planned->plan, (struct pgd_plan_codec) {codec.settled, codec.tight},
+                                         planned->wanted_tokens, &planned->wanted_bytes, error)
+                       : PAGODA_OK;
 }
 
 /* Whether what was asked for fits: into --mem, or else into what the machine has now. */

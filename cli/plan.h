@@ -28,7 +28,7 @@ struct pgd_planned {
     const struct pgd_options *options;
     const char *path; /* or what --shape said */
     const struct pgd_shape *shape;
-    const struct pgd_plan *plan;
+    struct pgd_plan *plan;
     struct pgd_plan_rows rows;
     uint64_t compute_bytes;
     uint64_t mem_bytes; /* --mem; 0: not given */
@@ -39,6 +39,8 @@ struct pgd_planned {
     uint64_t budget_bytes;  /* that was asked for, or chosen */
     bool has_reservation;   /* the budget holds anything at all */
     struct pagoda_reservation reservation;
+    enum pagoda_on_full on_full; /* of that reservation */
+    char fallback[256];          /* why it is not the default, or "" */
     bool fits;
     char problem[256];    /* why there is no reservation, or "" */
     uint64_t most_tokens; /* that the budget holds in the finest codec that holds them all, or else in any ... */

@@ -153,7 +153,8 @@ static void add_lines(struct pgd_buffer *text, const struct pgd_planned *planned
         return;
     }
     pgd_buffer_print(
-        text, "\nTokens that a KV budget holds, by codec. auto: f16 while there is room, then smaller.\n%10s %10s",
+        text,
+        "\nTokens that a KV budget holds in memory, by codec. auto: f16 while there is room, then smaller.\n%10s %10s",
         "budget", "auto");
     for (size_t i = 0; i < PGD_PLAN_CODECS; i++) {
         pgd_buffer_print(text, " %9s", pagoda_codec_name(pgd_plan_codecs[i]));
@@ -203,6 +204,46 @@ static void add_process(struct pgd_buffer *text, const struct pgd_planned *plann
     }
 }
 
+/* How a budget below the one of exact pages holds all of a context. */
+static const char *way_of(const struct pgd_planned *planned)
+{
+    return planned->reservation.tokens_in_memory >= planned->wanted_tokens
+               ? ",\n                 or this one, when older pages are made smaller"
+               : ",\n                 or this one, when older pages are made smaller and the oldest go to flash";
+}
+
+/* What happens once memory is full. */
+static void add_future(struct pgd_buffer *text, const struct pgd_planned *planned)
+{
+    const struct pagoda_reservation *reservation = &planned->reservation;
+    if (planned->on_full != PAGODA_ON_FULL_SPILL) {
+        pgd_buffer_print(text,
+                         "%-16s pages get smaller first, if the codec is auto; then run ends its reply (--on-full "
+                         "stop),\n%16s chat lets the oldest text go and says so (--on-full evict): the first tokens, "
+                         "what is\n%16s pinned and the latest stay, about %s tokens at a time\n",
+                         "past that", "", "", pgd_count_words(reservation->tokens_capacity).text);
+        if (planned->fallback[0] != '\0') {
+            pgd_buffer_print(text, "%-16s not used: %s\n", "flash", planned->fallback);
+        }
+        return;
+    }
+    const uint64_t away = reservation->tokens_capacity - reservation->tokens_in_memory;
+    const uint64_t each = reservation->flash_bytes_per_token;
+    pgd_buffer_print(text, "%-16s the first %s tokens are all in memory, older ones made smaller if the codec is auto",
+                     "past that", pgd_count_words(reservation->tokens_in_memory).text);
+    if (away == 0) {
+        pgd_buffer_print(text, ",\n%16s so nothing goes to flash (--on-full spill)\n", "");
+    } else {
+        pgd_buffer_print(text,
+                         ".\n%16s As more come, the oldest go to flash and are read again when a reply needs them "
+                         "(--on-full\n%16s spill): %s for 1,000 tokens",
+                         "", "", pgd_size_words(each * 1000).text);
+        pgd_buffer_print(text, ", %s for the other %s\n", pgd_size_words(each * away).text, pgd_count_words(away).text);
+    }
+    pgd_buffer_print(text, "%16s Beyond %s tokens the oldest are let go, and that is told\n", "",
+                     pgd_count_words(reservation->tokens_capacity).text);
+}
+
 static void add_advice(struct pgd_buffer *text, const struct pgd_planned *planned)
 {
     const bool runs = planned->shape->refusal == NULL && planned->shape->file_bytes != 0;
@@ -216,21 +257,17 @@ static void add_advice(struct pgd_buffer *text, const struct pgd_planned *planne
         const bool smaller = planned->fits && planned->has_reservation && planned->wanted_bytes > planned->budget_bytes;
         pgd_buffer_print(text, "%-16s %s: %s, %s tokens, takes a KV budget of %s%s\n", "fits",
                          planned->fits ? "yes" : "no", wanted_is, wanted.text,
-                         pgd_size_words(planned->wanted_bytes).text,
-                         smaller ? ",\n                 or this one, when older pages are made smaller" : "");
+                         pgd_size_words(planned->wanted_bytes).text, smaller ? way_of(planned) : "");
     }
-    if (planned->has_reservation && planned->reservation.tokens_capacity < planned->wanted_tokens) {
-        const bool all = planned->most_tokens >= planned->wanted_tokens;
+    const bool all = planned->most_tokens >= planned->wanted_tokens; /* in memory */
+    const bool helps = all || planned->on_full != PAGODA_ON_FULL_SPILL;
+    if (planned->has_reservation && planned->reservation.tokens_capacity < planned->wanted_tokens && helps) {
         pgd_buffer_print(text, "%-16s --kv-codec %s holds %s%s tokens in this budget%s\n", "or",
                          pagoda_codec_name(planned->most_codec), all ? "all " : "at most ",
                          pgd_count_words(planned->most_tokens).text, all ? "" : "; the rest is let go as it gets old");
     }
     if (planned->has_reservation) {
-        pgd_buffer_print(text,
-                         "%-16s pages get smaller first, if the codec is auto; then run ends its reply (--on-full "
-                         "stop),\n%16s chat lets the oldest text go and says so (--on-full evict): the first tokens, "
-                         "what is\n%16s pinned and the latest stay, about %s tokens at a time\n",
-                         "past that", "", "", pgd_count_words(planned->reservation.tokens_capacity).text);
+        add_future(text, planned);
     }
     if (runs && planned->has_reservation) {
         pgd_buffer_print(text, "%-16s pagoda chat ", "try");

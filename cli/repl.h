@@ -29,14 +29,15 @@ struct pgd_repl {
 
     struct pgd_turn last; /* the latest turn */
     bool has_last;
-    bool eviction_told; /* the first time something leaves is explained at length */
+    bool eviction_told; /* the first time something leaves is explained at length ... */
+    bool spill_told;    /* ... and the first time something goes to flash */
     bool turn_failed;
 };
 
 /* Says what a turn takes, reads the system prompt anew: what /reset does. */
 PGD_MUST_CHECK enum pagoda_status pgd_repl_reset(struct pgd_repl *repl, struct pagoda_error *error);
 
-/* "policy sink" or "stop". */
+/* "evict, policy sink" or "stop". */
 const char *pgd_repl_rule(const struct pgd_repl *repl);
 
 #endif

@@ -54,7 +54,8 @@ void pgd_reply_end(struct pgd_stream *stream)
     pgd_buffer_free(&text);
 }
 
-/* A model that never ends must not talk for ever unless asked to: with a policy that evicts, no budget stops it. */
+/* A model that never ends must not talk for ever unless asked to: where text goes to flash, or for good, no budget
+ * stops it. */
 static int64_t most_tokens(const struct pgd_options *options, const struct pgd_model *model)
 {
     return options->predict == -1 ? (int64_t) pgd_model_get_info(model)->trained_tokens : options->predict;

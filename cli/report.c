@@ -32,6 +32,8 @@ void pgd_report_measure(struct pgd_report *report, struct pgd_bridge *bridge)
     pagoda_cache_account(cache, &report->account);
     pagoda_cache_memory(cache, &report->memory);
     pgd_bridge_memory(bridge, &report->bridge);
+    report->on_full = pgd_bridge_on_full(bridge);
+    report->fallback = pgd_bridge_fallback(bridge);
     report->peak_rss_bytes = pgd_machine_peak_rss_bytes();
     report->mapped_bytes = pgd_model_get_info(pgd_bridge_model(bridge))->mapped_bytes;
     report->pressure = pgd_bridge_pressure(bridge) != NULL ? pgd_pressure_look(pgd_bridge_pressure(bridge)) : NULL;
@@ -152,7 +154,9 @@ void pgd_report_write(const struct pgd_report *report, struct pgd_buffer *line)
     json_object_set_new(object, "pressure", pressure_object(report));
     json_object_set_new(object, "speed", speed_object(report));
     json_object_set_new(object, "policy", json_string(pgd_policy_words[options->policy]));
-    json_object_set_new(object, "on_full", json_string(pgd_on_full_words[pgd_options_on_full(options)]));
+    json_object_set_new(object, "on_full", json_string(pgd_on_full_words[report->on_full]));
+    json_object_set_new(object, "on_full_reason",
+                        report->fallback == NULL ? json_null() : pgd_report_string(report->fallback));
     json_object_set_new(object, "seed", count(report->seed));
     json_object_set_new(object, "exact", json_boolean(report->account.exact));
     pgd_report_write_json(object, line);

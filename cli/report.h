@@ -26,6 +26,8 @@ struct pgd_report {
     struct pagoda_account account;
     struct pagoda_memory memory;
     struct pgd_bridge_memory bridge;
+    enum pagoda_on_full on_full;
+    const char *fallback; /* why it is not the default; NULL: it is, or was asked for */
     uint64_t mapped_bytes;
     const struct pgd_pressure_view *pressure; /* NULL: not governed */
 };

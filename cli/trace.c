@@ -182,10 +182,10 @@ static const char *codec_words(const struct pgd_options *options)
 }
 
 /* What the flags say about memory. The prompt is not in the trace. */
-static json_t *flags_object(const struct pgd_options *options)
+static json_t *flags_object(const struct pgd_options *options, const struct pgd_bridge *bridge)
 {
     json_t *object = json_object();
-    json_object_set_new(object, "on_full", json_string(pgd_on_full_words[pgd_options_on_full(options)]));
+    json_object_set_new(object, "on_full", json_string(pgd_on_full_words[pgd_bridge_on_full(bridge)]));
     json_object_set_new(object, "policy", json_string(pgd_policy_words[options->policy]));
     json_object_set_new(object, "window", json_integer((json_int_t) options->window));
     json_object_set_new(object, "sinks", json_integer((json_int_t) options->sinks));
@@ -212,7 +212,7 @@ static json_t *run_object(const struct pgd_trace *trace, const struct pgd_loaded
     json_object_set_new(object, "command", json_string(trace->options->command == PGD_COMMAND_CHAT ? "chat" : "run"));
     json_object_set_new(object, "started", json_string(started));
     json_object_set_new(object, "model", model_object(trace, loaded));
-    json_object_set_new(object, "flags", flags_object(trace->options));
+    json_object_set_new(object, "flags", flags_object(trace->options, loaded->bridge));
     return object;
 }
 

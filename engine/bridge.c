@@ -8,6 +8,7 @@
 
 #include "base/number.h"
 #include "base/status.h"
+#include "cache/spill.h"
 #include "engine/hook.h"
 #include "engine/log.h"
 #include "engine/pressure.h"
@@ -34,6 +35,7 @@ struct pgd_bridge {
     struct pgd_bridge_watcher watcher;
     uint64_t process_bytes;
     struct pgd_pressure *pressure; /* NULL: not governed */
+    struct pagoda_error fallback;  /* its status is OK, or it says why a wish was not granted */
     atomic_bool cancel;
     bool poisoned;
 };
@@ -132,30 +134,77 @@ static uint64_t measure_process(const struct pgd_bridge *bridge)
     return own + of_files + bridge->compute_bytes + vocabulary_bytes + small_things;
 }
 
-/* What --mem leaves for KV state. */
-static enum pagoda_status bound_by_process(const struct pgd_bridge *bridge, uint64_t process_bytes,
-                                           struct pagoda_cache_options *cache, struct pagoda_error *error)
+/* What --mem leaves for KV state, in options->kv_bytes_max. */
+static enum pagoda_status bound_by_process(const struct pgd_bridge *bridge, const struct pagoda_layer *layers,
+                                           uint32_t count, uint64_t trained, struct pgd_bridge_options *options,
+                                           struct pagoda_error *error)
 {
+    const struct pgd_bridge_options plain = pgd_reserve_otherwise(options);
+    struct pagoda_cache_options cache;
     uint64_t least = 0;
-    enum pagoda_status status = pagoda_cache_budget_for(cache, 1, &least, error);
+    pgd_reserve_options(&plain, layers, count, trained, &cache);
+    enum pagoda_status status = pagoda_cache_budget_for(&cache, 1, &least, error);
     if (status != PAGODA_OK) {
         return status;
     }
-    if (process_bytes < bridge->process_bytes + least) {
+    if (options->process_bytes < bridge->process_bytes + least) {
         return pgd_fail(error, PAGODA_OVER_BUDGET,
                         "--mem %.1f MiB is too little: weights, compute buffers and the program take %.1f MiB, and one "
                         "page in each layer takes %.1f MiB; give it at least %.0f MiB",
-                        (double) process_bytes / 1048576.0, (double) bridge->process_bytes / 1048576.0,
+                        (double) options->process_bytes / 1048576.0, (double) bridge->process_bytes / 1048576.0,
                         (double) least / 1048576.0, ceil((double) (bridge->process_bytes + least) / 1048576.0));
     }
-    cache->budget_bytes = pgd_min_u64(cache->budget_bytes, process_bytes - bridge->process_bytes);
+    options->kv_bytes_max = options->process_bytes - bridge->process_bytes;
     return PAGODA_OK;
+}
+
+/* The cache by a rule that is only a wish; `why` says what is against it. A file system that is as good as full would
+ * take nothing: better to know now. */
+static enum pagoda_status open_wished(struct pgd_bridge *bridge, const struct pgd_bridge_options *options,
+                                      const struct pagoda_cache_options *wished, struct pagoda_error *why)
+{
+    enum pagoda_status status = check_gaps(bridge, options, why);
+    if (status == PAGODA_OK) {
+        status = pagoda_cache_open(wished, &bridge->cache, why);
+    }
+    if (status == PAGODA_OK && bridge->cache->spill != NULL && !pgd_spill_has_space(bridge->cache)) {
+        status = pgd_fail(why, PAGODA_FULL, "the file system of the spill file has no space to spare");
+        pagoda_cache_close(bridge->cache);
+        bridge->cache = NULL;
+    }
+    return status;
+}
+
+static enum pagoda_status open_planned(struct pgd_bridge *bridge, const struct pgd_bridge_options *options,
+                                       const struct pagoda_layer *layers, uint32_t count, struct pagoda_error *error)
+{
+    const uint64_t trained = pgd_model_get_info(bridge->model)->trained_tokens;
+    struct pgd_reserved reserved;
+    enum pagoda_status status = pgd_reserve_plan(options, layers, count, trained, &reserved, error);
+    if (status != PAGODA_OK) {
+        return status;
+    }
+    bridge->fallback = reserved.fallback;
+    if (options->is_wish && bridge->fallback.status == PAGODA_OK) {
+        bridge->fallback.status = open_wished(bridge, options, &reserved.cache, &bridge->fallback);
+        if (bridge->fallback.status == PAGODA_OK) {
+            return PAGODA_OK;
+        }
+    }
+    const struct pgd_bridge_options plain = pgd_reserve_otherwise(options);
+    status = check_gaps(bridge, &plain, error);
+    if (status == PAGODA_OK) {
+        status = pgd_reserve_plan(&plain, layers, count, trained, &reserved, error);
+    }
+    return status == PAGODA_OK ? pagoda_cache_open(&reserved.cache, &bridge->cache, error) : status;
 }
 
 static enum pagoda_status open_cache(struct pgd_bridge *bridge, const struct pgd_bridge_options *options,
                                      struct pagoda_error *error)
 {
     const uint32_t count = pgd_hook_layer_count(bridge->hook);
+    const uint64_t trained = pgd_model_get_info(bridge->model)->trained_tokens;
+    struct pgd_bridge_options bounded = *options;
     struct pagoda_layer *layers = calloc(count, sizeof(*layers));
     if (layers == NULL) {
         return pgd_fail(error, PAGODA_NOMEM, "no memory for %u layers", count);
@@ -163,19 +212,12 @@ static enum pagoda_status open_cache(struct pgd_bridge *bridge, const struct pgd
     for (uint32_t i = 0; i < count; i++) {
         layers[i] = pgd_hook_layer(bridge->hook, i)->shape;
     }
-    struct pagoda_cache_options cache;
-    const uint64_t trained = pgd_model_get_info(bridge->model)->trained_tokens;
-    struct pagoda_reservation reservation;
-    enum pagoda_status status = pgd_reserve_plan(options, layers, count, trained, &cache, &reservation, error);
-    if (status == PAGODA_OK && options->process_bytes != 0) {
-        const uint64_t budget = cache.budget_bytes;
-        pgd_reserve_options(options, layers, count, trained, &cache);
-        cache.budget_bytes = budget;
-        status = bound_by_process(bridge, options->process_bytes, &cache, error);
-        status = status == PAGODA_OK ? pgd_reserve_settle(&cache, trained, &reservation, error) : status;
+    enum pagoda_status status = PAGODA_OK;
+    if (options->process_bytes != 0) {
+        status = bound_by_process(bridge, layers, count, trained, &bounded, error);
     }
     if (status == PAGODA_OK) {
-        status = pagoda_cache_open(&cache, &bridge->cache, error);
+        status = open_planned(bridge, &bounded, layers, count, error);
     }
     free(layers);
     return status;
@@ -206,9 +248,6 @@ static enum pagoda_status open_parts(struct pgd_bridge *bridge, const struct pgd
     }
     if (status == PAGODA_OK) {
         status = pgd_probe_layers(bridge->context, bridge->model, bridge->hook, error);
-    }
-    if (status == PAGODA_OK) {
-        status = check_gaps(bridge, options, error);
     }
     bridge->process_bytes = measure_process(bridge);
     if (status == PAGODA_OK) {
@@ -279,6 +318,16 @@ void pgd_bridge_close(struct pgd_bridge *bridge)
 struct pagoda_cache *pgd_bridge_cache(struct pgd_bridge *bridge)
 {
     return bridge->cache;
+}
+
+enum pagoda_on_full pgd_bridge_on_full(const struct pgd_bridge *bridge)
+{
+    return bridge->cache->on_full;
+}
+
+const char *pgd_bridge_fallback(const struct pgd_bridge *bridge)
+{
+    return bridge->fallback.status == PAGODA_OK ? NULL : bridge->fallback.message;
 }
 
 const struct pgd_model *pgd_bridge_model(const struct pgd_bridge *bridge)

@@ -21,8 +21,16 @@
 
 #define PGD_BRIDGE_BATCH 256u /* most tokens of one decode, and the length of llama's own context */
 
+/* What happens when the budget is full; as in struct pagoda_cache_options. */
+struct pgd_bridge_rule {
+    enum pagoda_on_full on_full;
+    enum pagoda_codec codec;
+    enum pagoda_codec codec_tight;
+};
+
 struct pgd_bridge_options {
-    uint64_t kv_bytes; /* the hard budget of all KV state; 0: automatic (design.md section 7) */
+    uint64_t kv_bytes;     /* the hard budget of all KV state; 0: automatic (design.md section 7) */
+    uint64_t kv_bytes_max; /* ... and not more than this; 0: no such bound */
     uint64_t
         process_bytes; /* --mem: the hard budget of the whole process, which may leave less for KV state; 0: none */
     bool is_governed;  /* the KV budget follows what the system has: engine/pressure.h */
@@ -35,11 +43,13 @@ struct pgd_bridge_options {
     enum pagoda_codec codec; /* as in struct pagoda_cache_options */
     enum pagoda_codec codec_tight;
     enum pagoda_on_full on_full;
+    bool is_wish; /* codecs and on_full are one: where they cannot be had, or hold less text, `otherwise` is taken */
+    struct pgd_bridge_rule otherwise;
     struct pagoda_policy policy;
     struct pagoda_flash_options flash; /* for PAGODA_ON_FULL_SPILL */
-    uint64_t rollback_tokens; /* how many tokens can be taken back at any time, also in window layers */
-    bool keep_gaps;           /* do not close position gaps past the trained length */
-    const char *cpu;          /* kernel level; NULL: best */
+    uint64_t rollback_tokens;          /* how many tokens can be taken back at any time, also in window layers */
+    bool keep_gaps;                    /* do not close position gaps past the trained length */
+    const char *cpu;                   /* kernel level; NULL: best */
     const struct pagoda_system *system;
 };
 
@@ -55,6 +65,12 @@ void pgd_bridge_close(struct pgd_bridge *bridge);
 /* The cache, for account, pins, policy, map. Do not open batches on it. */
 struct pagoda_cache *pgd_bridge_cache(struct pgd_bridge *bridge);
 const struct pgd_model *pgd_bridge_model(const struct pgd_bridge *bridge);
+
+/* The rule for a full budget that the cache follows now. */
+enum pagoda_on_full pgd_bridge_on_full(const struct pgd_bridge *bridge);
+
+/* Why that was not, at open, the rule that was wished for, in a few words; NULL: it was. */
+const char *pgd_bridge_fallback(const struct pgd_bridge *bridge);
 
 /* Appends `count` tokens (1 .. PGD_BRIDGE_BATCH) at the end of the sequence and computes logits for the
  * last `outputs` of them (0 .. outputs_max). On failure the sequence is as before. Errors: FULL,

@@ -104,7 +104,8 @@ static enum pagoda_status refuse_whole(const struct pagoda_cache *cache, uint64_
                     "the prompt has %s tokens but %s holds %s%s: raise %s, or let old text go with "
                     "--on-full evict",
                     write_count(wanted, count), by_length ? "the context (-c)" : budget,
-                    write_count(capacity, space->capacity), free_part, by_length ? "-c" : "--kv");
+                    write_count(capacity, space->capacity), free_part,
+                    by_length ? "-c" : "--kv, keep old text on flash with --on-full spill");
 }
 
 /* With a policy that stops, nothing that went in comes out again: a prompt either fits as a whole, or reading its start

@@ -116,6 +116,20 @@ static void options_of(const struct pgd_plan *plan, struct pgd_plan_codec codec,
     pgd_reserve_options(&options, plan->layers, plan->count, plan->shape->trained_tokens, cache);
 }
 
+enum pagoda_status pgd_plan_settle(struct pgd_plan *plan, uint64_t kv_bytes, uint64_t tokens_max,
+                                   struct pgd_reserved *reserved, struct pagoda_error *error)
+{
+    struct pgd_bridge_options options = plan->options;
+    options.kv_bytes = kv_bytes;
+    options.tokens_max = tokens_max;
+    const enum pagoda_status status =
+        pgd_reserve_plan(&options, plan->layers, plan->count, plan->shape->trained_tokens, reserved, error);
+    if (status != PAGODA_OK || reserved->fallback.status != PAGODA_OK) {
+        plan->options = pgd_reserve_otherwise(&plan->options);
+    }
+    return status;
+}
+
 enum pagoda_status pgd_plan_budget(const struct pgd_plan *plan, struct pgd_plan_codec codec, uint64_t tokens,
                                    uint64_t *bytes, struct pagoda_error *error)
 {
@@ -130,6 +144,7 @@ enum pagoda_status pgd_plan_reserve(const struct pgd_plan *plan, struct pgd_plan
 {
     struct pagoda_cache_options cache;
     options_of(plan, codec, budget_bytes, &cache);
+    cache.on_full = cache.on_full == PAGODA_ON_FULL_SPILL ? PAGODA_ON_FULL_STOP : cache.on_full;
     if (tokens_max != 0) {
         cache.tokens_max = tokens_max == UINT64_MAX ? 0 : tokens_max;
     }

@@ -40,6 +40,12 @@ uint64_t pgd_plan_row_bytes(const struct pgd_plan *plan, uint64_t tokens);
 /* Whether budgets can be told: there are layers with keys and values, and none is latent. */
 bool pgd_plan_has_budgets(const struct pgd_plan *plan);
 
+/* What the engine decides for a KV budget of kv_bytes (0: as for --kv auto) and
+ * `tokens_max` tokens (0: what the model was trained for). Budgets that are told from then on are those of the rule
+ * that was found. Errors: those of pgd_reserve_plan. */
+PAGODA_MUST_CHECK enum pagoda_status pgd_plan_settle(struct pgd_plan *plan, uint64_t kv_bytes, uint64_t tokens_max,
+                                                     struct pgd_reserved *reserved, struct pagoda_error *error);
+
 /* What pages settle to, and what they become under pressure, as in pagoda/cache.h. */
 struct pgd_plan_codec {
     enum pagoda_codec settled;
@@ -50,8 +56,8 @@ struct pgd_plan_codec {
 PAGODA_MUST_CHECK enum pagoda_status pgd_plan_budget(const struct pgd_plan *plan, struct pgd_plan_codec codec,
                                                      uint64_t tokens, uint64_t *bytes, struct pagoda_error *error);
 
-/* How the engine divides a KV budget; 0: as for --kv auto. `tokens_max` is -c; 0: what the model was trained for;
- * UINT64_MAX: as many as there is room for. Errors: those of pagoda_cache_plan. */
+/* How a KV budget would be divided without a flash tier; 0: as for --kv auto. `tokens_max` is -c; 0: what the model was
+ * trained for; UINT64_MAX: as many as there is room for. Errors: those of pagoda_cache_plan. */
 PAGODA_MUST_CHECK enum pagoda_status pgd_plan_reserve(const struct pgd_plan *plan, struct pgd_plan_codec codec,
                                                       uint64_t budget_bytes, uint64_t tokens_max,
                                                       struct pagoda_reservation *reservation,

@@ -2,6 +2,7 @@
 #include "engine/reserve.h"
 
 #include "base/number.h"
+#include "base/status.h"
 #include "os/os.h"
 
 #define PAGE_TOKENS 16u
@@ -89,10 +90,59 @@ enum pagoda_status pgd_reserve_settle(struct pagoda_cache_options *cache, uint64
     return PAGODA_OK;
 }
 
-enum pagoda_status pgd_reserve_plan(const struct pgd_bridge_options *options, const struct pagoda_layer *layers,
-                                    uint32_t layer_count, uint64_t trained, struct pagoda_cache_options *cache,
-                                    struct pagoda_reservation *reservation, struct pagoda_error *error)
+/* By the rule of the options, whether it is a wish or not. */
+static enum pagoda_status plan_rule(const struct pgd_bridge_options *options, const struct pagoda_layer *layers,
+                                    uint32_t layer_count, uint64_t trained, struct pgd_reserved *reserved,
+                                    struct pagoda_error *error)
 {
+    struct pagoda_cache_options *cache = &reserved->cache;
+    enum pagoda_status status = PAGODA_OK;
+    reserved->fallback.status = PAGODA_OK;
     pgd_reserve_options(options, layers, layer_count, trained, cache);
-    return pgd_reserve_settle(cache, trained, reservation, error);
+    if (cache->budget_bytes == 0) {
+        status = automatic_budget(cache, trained, &cache->budget_bytes, error);
+    }
+    if (options->kv_bytes_max != 0) {
+        cache->budget_bytes = pgd_min_u64(cache->budget_bytes, options->kv_bytes_max);
+    }
+    return status == PAGODA_OK ? pgd_reserve_settle(cache, trained, &reserved->reservation, error) : status;
+}
+
+struct pgd_bridge_options pgd_reserve_otherwise(const struct pgd_bridge_options *options)
+{
+    struct pgd_bridge_options plain = *options;
+    if (options->is_wish) {
+        plain.is_wish = false;
+        plain.codec = options->otherwise.codec;
+        plain.codec_tight = options->otherwise.codec_tight;
+        plain.on_full = options->otherwise.on_full;
+    }
+    return plain;
+}
+
+enum pagoda_status pgd_reserve_plan(const struct pgd_bridge_options *options, const struct pagoda_layer *layers,
+                                    uint32_t layer_count, uint64_t trained, struct pgd_reserved *reserved,
+                                    struct pagoda_error *error)
+{
+    const struct pgd_bridge_options plain = pgd_reserve_otherwise(options);
+    struct pgd_reserved wished;
+    struct pagoda_error why;
+    enum pagoda_status status = plan_rule(&plain, layers, layer_count, trained, reserved, error);
+    if (!options->is_wish || status != PAGODA_OK) {
+        return status;
+    }
+    status = plan_rule(options, layers, layer_count, trained, &wished, &why);
+    if (status == PAGODA_OVER_BUDGET ||
+        (status == PAGODA_OK && wished.reservation.tokens_capacity < reserved->reservation.tokens_capacity)) {
+        (void) pgd_fail(&why, PAGODA_OVER_BUDGET,
+                        "a KV budget of %.4g MiB is too small for it: what it takes itself would be more than it gains",
+                        (double) wished.cache.budget_bytes / 1048576.0);
+        status = PAGODA_OVER_BUDGET;
+    }
+    if (status == PAGODA_OK) {
+        *reserved = wished;
+    } else {
+        reserved->fallback = why;
+    }
+    return PAGODA_OK;
 }

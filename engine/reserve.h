@@ -30,11 +30,20 @@ PAGODA_MUST_CHECK enum pagoda_status pgd_reserve_settle(struct pagoda_cache_opti
                                                         struct pagoda_reservation *reservation,
                                                         struct pagoda_error *error);
 
-/* All of it: the options to open a cache with, and how it will divide its budget. */
+/* What was decided. */
+struct pgd_reserved {
+    struct pagoda_cache_options cache; /* to open a cache with */
+    struct pagoda_reservation reservation;
+    struct pagoda_error fallback; /* its status is OK, or it says why the rule that was wished for does not hold */
+};
+
+/* All of it. A wish is granted when it can be had and holds at least as many tokens as what holds otherwise. */
 PAGODA_MUST_CHECK enum pagoda_status pgd_reserve_plan(const struct pgd_bridge_options *options,
                                                       const struct pagoda_layer *layers, uint32_t layer_count,
-                                                      uint64_t trained, struct pagoda_cache_options *cache,
-                                                      struct pagoda_reservation *reservation,
+                                                      uint64_t trained, struct pgd_reserved *reserved,
                                                       struct pagoda_error *error);
+
+/* The options without the wish. */
+struct pgd_bridge_options pgd_reserve_otherwise(const struct pgd_bridge_options *options);
 
 #endif

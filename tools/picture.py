@@ -20,7 +20,7 @@ from xml.sax.saxutils import escape
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MODEL = "build/models/smollm2-135m-instruct-q4_1.gguf"
 SYSTEM = "You are a friendly teacher. Answer in two sentences."
-COMMAND = f'build/pagoda chat {MODEL} --kv 6M -s 3 -n 80 --system "{SYSTEM}"'
+COMMAND = f'build/pagoda chat {MODEL} --kv 6M --on-full evict -s 3 -n 80 --system "{SYSTEM}"'
 SAID = [
     "My name is Ada and I like astronomy.",
     "/pin",

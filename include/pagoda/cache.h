@@ -136,7 +136,9 @@ struct pagoda_reservation {
     uint64_t staging_bytes; /* ... and PAGODA_MEMORY_STAGING */
     uint64_t arena_bytes;   /* for pages; taken one by one as tokens come */
     uint64_t tokens_capacity;
-    uint64_t bytes_per_token; /* K and V rows in f16, all layers */
+    uint64_t tokens_in_memory;      /* of these, how many have come when the first page must go to flash */
+    uint64_t flash_bytes_per_token; /* what a token takes there; 0: this cache has no flash tier */
+    uint64_t bytes_per_token;       /* K and V rows in f16, all layers */
 };
 
 /* What pagoda_cache_open would do with these options, to the byte, without doing it: nothing of the budget's size is

@@ -341,6 +341,17 @@ static enum pagoda_status divide(struct pagoda_cache *cache, uint64_t left, stru
     return PAGODA_OK;
 }
 
+/* Of the tokens that `left` bytes hold, those that they hold without flash. After this, the cache is only good for
+ * closing. */
+static uint64_t tokens_in_memory(struct pagoda_cache *cache, uint64_t left, const uint64_t *class_bytes)
+{
+    if (cache->spill == NULL) {
+        return cache->tokens_capacity;
+    }
+    cache->spill->all_in_memory = true;
+    return pgd_min_u64(cache->tokens_capacity, blocks_that_fit(cache, left, class_bytes) * cache->page_tokens);
+}
+
 /* Opens staging, table and pool inside `left` bytes. For OVER_BUDGET the caller words the message. */
 static enum pagoda_status open_storage(struct pagoda_cache *cache, uint64_t left, struct pagoda_error *error)
 {
@@ -501,6 +512,8 @@ enum pagoda_status pagoda_cache_plan(const struct pagoda_cache_options *options,
             .staging_bytes = options->reserved_bytes + division.staging,
             .arena_bytes = division.arena,
             .tokens_capacity = cache->tokens_capacity,
+            .tokens_in_memory = tokens_in_memory(cache, options->budget_bytes - fixed, division.class_bytes),
+            .flash_bytes_per_token = cache->spill == NULL ? 0 : pgd_spill_bytes_per_token(cache),
             .bytes_per_token = cache->row_bytes,
         };
     }

@@ -179,6 +179,21 @@ uint64_t pgd_spill_table_bytes(const struct pagoda_cache *cache)
     return pgd_flash_table_bytes(&options);
 }
 
+uint64_t pgd_spill_bytes_per_token(const struct pagoda_cache *cache)
+{
+    const uint32_t blocks = group_blocks(cache);
+    uint64_t bytes = 0;
+    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+        bytes += cache->spill->layers[layer].grows ? extent_bytes(cache, layer, blocks) : 0;
+    }
+    return pgd_div_up_u64(bytes, (uint64_t) blocks * cache->page_tokens);
+}
+
+bool pgd_spill_has_space(const struct pagoda_cache *cache)
+{
+    return pgd_flash_free_bytes(cache->spill->flash) > flash_options(cache).reserve_bytes;
+}
+
 enum pagoda_status pgd_spill_open(struct pagoda_cache *cache, struct pagoda_error *error)
 {
     const struct pgd_flash_options options = flash_options(cache);

@@ -216,6 +216,12 @@ void pgd_spill_reset(struct pagoda_cache *cache);
 /* Bytes that the flash tier allocates at open. */
 uint64_t pgd_spill_table_bytes(const struct pagoda_cache *cache);
 
+/* What a token takes in the file, in whole groups. */
+uint64_t pgd_spill_bytes_per_token(const struct pagoda_cache *cache);
+
+/* Whether the file system has more to spare than what is left to others. */
+bool pgd_spill_has_space(const struct pagoda_cache *cache);
+
 /* One step towards more room: pages that are on flash leave memory, or a group of blocks is written. False when
  * nothing more can be done. */
 PGD_MUST_CHECK bool pgd_spill_make_room(struct pagoda_cache *cache, uint64_t end_position);

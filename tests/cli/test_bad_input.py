@@ -110,16 +110,17 @@ def a_budget_below_one_page_per_layer():
 @suite.test
 def a_prompt_over_the_budget():
     path = scratch("long.txt", b"All work and no play makes Jack a dull boy. " * 100)
-    fails(3, ["tokens", "--kv", "--on-full evict"], "run", chat_model(), "-f", path, "--kv", "4M")
-    fails(3, ["tokens", "-c"], "run", chat_model(), "-f", path, "-c", "64")
+    fails(3, ["tokens", "--kv", "--on-full evict"], "run", chat_model(), "-f", path, "--kv", "4M",
+          "--on-full", "stop")
+    fails(3, ["tokens", "-c"], "run", chat_model(), "-f", path, "-c", "64", "--on-full", "stop")
 
 
 @suite.test
 def a_system_prompt_over_the_budget():
     words = "You are a helpful assistant. " * 100
-    for rule in ("stop", "evict"):
-        fails(3, "system prompt", "run", chat_model(), "-p", "x", "--system", words, "--kv", "4M", "--on-full", rule)
-    fails(3, "system prompt", "chat", chat_model(), "--system", words, "--kv", "4M")
+    for rule in ("stop", "evict", "spill"):
+        fails(3, "system prompt", "run", chat_model(), "-p", "x", "--system", words, "--kv", "5M", "--on-full", rule)
+    fails(3, "system prompt", "chat", chat_model(), "--system", words, "--kv", "4M", "-q")
 
 
 # --- prompts ---

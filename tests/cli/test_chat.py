@@ -185,7 +185,7 @@ def the_map_adds_up():
 @suite.test
 def the_map_shows_what_was_dropped():
     talk = ["Tell me about the sea", "Tell me about the land", "Tell me about the sky"]
-    result = chat(*talk, "/context", flags=["--kv", "5M", "-n", "70", "--ignore-eos"])
+    result = chat(*talk, "/context", flags=["--kv", "5M", "-n", "70", "--ignore-eos", "--on-full", "evict"])
     drawn = Map(result.out)
     assert drawn.dropped > 0 and drawn.held + drawn.dropped == drawn.total, vars(drawn)
     assert drawn.cells("dropped") * 16 == drawn.dropped, vars(drawn)
@@ -269,12 +269,18 @@ def a_pin_that_leaves_no_room_is_refused():
 @suite.test
 def the_policy_can_be_changed():
     result = chat("/policy", "/policy fifo", "/policy window 64", "/policy sink", "/policy stop", "/policy",
-                  "/policy evict",
-                  "/policy lru", "/policy fifo 7", "/policy window x", flags=["-q"])
-    for line in ("evict, policy sink, the first 4 tokens stay", "evict, policy fifo",
-                 "evict, policy window, only the latest 64 stay", "stop; nothing is ever dropped"):
-        assert f"when the budget is full: {line}" in result.out, result
-    assert "'lru' is not one of" in result.err and "takes no number" in result.err and "'x'" in result.err, result
+                  "/policy evict", "/policy spill",
+                  "/policy lru", "/policy fifo 7", "/policy window x", "/policy spill 7", flags=["-q"])
+    sink = "policy sink, the first 4 tokens stay"
+    assert [line.removeprefix("when the budget is full: ") for line in result.out.splitlines()] == [
+        f"spill; when flash is full too, {sink}", "spill; when flash is full too, policy fifo",
+        "evict, policy window, only the latest 64 stay", f"evict, {sink}", "stop; nothing is ever dropped",
+        "stop; nothing is ever dropped", f"evict, {sink}", f"spill; when flash is full too, {sink}"], result
+    assert "'lru' is not one of" in result.err and result.err.count("takes no number") == 2, result
+    assert "'x'" in result.err, result
+    result = chat("/policy", "/policy spill", "/policy", flags=["-q", "--on-full", "evict"])
+    assert result.out == f"when the budget is full: evict, {sink}\n" * 2, result
+    assert "without a flash tier" in result.err, result
 
 
 @suite.test

@@ -169,7 +169,7 @@ def a_budget_is_never_far_above_the_rows():
 
 @suite.test
 def the_standard_model_of_seven_billion():
-    found = plan("--shape", "layers=32,heads=32,head_size=128")
+    found = plan("--shape", "layers=32,heads=32,head_size=128", "--on-full", "stop")
     for tokens, size in ((1024, GIB // 2), (32768, 16 * GIB), (131072, 64 * GIB)):
         row = next(row for row in found["contexts"] if row["tokens"] == tokens)
         assert row["row_bytes"] == size, row
@@ -177,7 +177,7 @@ def the_standard_model_of_seven_billion():
     text = run("plan", "--shape", "layers=32,heads=32,head_size=128", code=0).out
     for words in ("512.0 KiB per token", "512.0 MiB", "16.0 GiB", "64.0 GiB", "2.00 GiB", "4.00 GiB"):
         assert words in text, text
-    small = plan("--shape", "layers=32,heads=32,head_size=128,context=32k", "--kv", "2G")
+    small = plan("--shape", "layers=32,heads=32,head_size=128,context=32k", "--kv", "2G", "--on-full", "stop")
     assert not small["fits"] and 12000 < small["reservation"]["tokens"] < 13000, small
     lines = {line["budget_bytes"]: line["tokens"] for line in small["budgets"]}
     assert lines[2 * GIB]["f16"] == 4080 and lines[4 * GIB]["auto"] > 3 * lines[4 * GIB]["f16"], lines
@@ -265,9 +265,33 @@ def a_plan_on_paper():
     text = run("plan", plain_model(), "--mem", "600M", code=0).out
     for words in ("gemma3", "15 x 1 KV head of 256 (4 query heads), a window of 512 tokens", "3.00 KiB per token",
                   "7.50 MiB in windows", "trained context  32,768 tokens", "k8v4", "32,768", "weights 235.2 MiB",
-                  "tokenizer", "error bar", "not counted", "past that", "--on-full stop", "pagoda chat"):
+                  "tokenizer", "error bar", "not counted", "past that", "--on-full spill", "pagoda chat"):
         assert words in text, (words, text)
     assert max(map(len, text.splitlines())) <= 120, text
+
+
+@suite.test
+def what_goes_to_flash_is_foreseen():
+    """Memory holds as much as it is said to, and a token takes as much flash."""
+    flags = [chat_model(), "--kv", "13M", "-c", "2048"]
+    reservation = plan(*flags)["reservation"]
+    assert reservation["on_full"] == "spill" and reservation["on_full_reason"] is None, reservation
+    within = reservation["tokens_in_memory"]
+    assert 300 < within < reservation["tokens"] == 2048, reservation
+
+    def told(tokens):
+        text = scratch("so-many.txt", b" word" * tokens)
+        return run("run", *flags, "--raw", "-f", text, "-n", "0", "--json", code=0).json()
+    assert told(within - 1)["tokens"]["spilled"] == 0, reservation
+    more = told(2 * within)
+    assert more["tokens"]["spilled"] > within / 2 and more["tokens"]["dropped"] == 0, more
+    written = more["kv"]["flash_bytes_written"] / (more["kv"]["pages_spilled"] / 30 * 16)
+    assert abs(written / reservation["flash_bytes_per_token"] - 1) < 0.02, (written, reservation)
+    text = run("plan", *flags, code=0).out
+    assert f"the first {within:,} tokens are all in memory" in text and "for 1,000 tokens" in text, text
+    small = plan(chat_model(), "--kv", "8M")["reservation"]
+    assert small["on_full"] == "stop" and "too small" in small["on_full_reason"], small
+    assert small["flash_bytes_per_token"] == 0 and small["tokens_in_memory"] == small["tokens"], small
 
 
 @suite.test
@@ -297,11 +321,11 @@ def scripts_are_told_by_the_exit_code():
     model = chat_model()
     run("plan", model, "--kv", "256M", "--fail-if-over", code=0)
     run("plan", model, "--kv", "8M", code=0)
-    for flags in (["--kv", "8M"], ["--mem", "128M", "-c", "8192", "--kv-codec", "f16"], ["--mem", "50M"],
-                  ["--kv", "100K"]):
+    for flags in (["--kv", "8M"], ["--mem", "300M", "-c", "8192", "--kv-codec", "f16", "--on-full", "stop"],
+                  ["--mem", "50M"], ["--kv", "100K"]):
         run("plan", model, *flags, "--fail-if-over", code=3)
     run("plan", "--shape", "layers=32,heads=32,head_size=128", "--kv", "4G", "-c", "8k", "--kv-codec", "f16",
-        "--fail-if-over", code=3)
+        "--on-full", "stop", "--fail-if-over", code=3)
     run("plan", "--shape", "layers=32,heads=32,head_size=128", "--kv", "4G", "-c", "8k", "--fail-if-over", code=0)
 
 

@@ -50,7 +50,7 @@ def json_has_what_was_promised():
     report = report_of(chat_model(), "-p", "Hello", "-n", "8", "-s", "1", code=0)
     assert report["stop"] == "length" and report["tokens"]["generated"] == 8 and report["seed"] == 1, report
     assert report["exact"] is True and report["tokens"]["dropped"] == 0 and report["kv"]["codec"] == "f16", report
-    assert report["on_full"] == "stop" and report["policy"] == "sink", report
+    assert report["on_full"] == "spill" and report["on_full_reason"] is None and report["policy"] == "sink", report
     assert report["memory"]["peak_rss_bytes"] > 1 << 20 < report["memory"]["weights_bytes"], report
     assert report["speed"]["tokens_per_second"] > 0 < report["speed"]["first_token_ms"], report
 
@@ -183,7 +183,8 @@ def a_reply_that_ends_by_itself():
 
 @suite.test
 def a_full_budget_stops_and_says_so():
-    arguments = [chat_model(), "-p", "Tell me a long story", "--ignore-eos", "--kv", "4M", "-s", "1"]
+    arguments = [chat_model(), "-p", "Tell me a long story", "--ignore-eos", "--kv", "4M", "-s", "1",
+                 "--on-full", "stop"]
     report = report_of(*arguments, code=0)
     assert report["stop"] == "full" and report["exact"] is True and report["tokens"]["dropped"] == 0, report
     assert report["tokens"]["generated"] > 20 and report["kv"]["budget_bytes"] == 4 << 20, report
@@ -248,18 +249,21 @@ def pages_become_small_before_text_is_dropped():
 
 @suite.test
 def a_context_size_is_a_limit_too():
-    report = report_of(chat_model(), "-p", "Tell me a story", "-c", "80", "--ignore-eos", code=0)
-    assert report["stop"] == "full" and report["tokens"]["ram"] <= 80, report
-    report = report_of(chat_model(), "-p", "Tell me a story", "-c", "80", "-n", "100", "--ignore-eos", "--on-full",
-                       "evict",
+    report = report_of(chat_model(), "-p", "Tell me a story", "-c", "80", "--ignore-eos", "--on-full", "stop",
                        code=0)
-    assert report["stop"] == "length" and report["tokens"]["ram"] <= 80 and report["tokens"]["dropped"] > 0, report
+    assert report["stop"] == "full" and report["tokens"]["ram"] <= 80, report
+    for rule in (["--on-full", "evict"], ["--on-full", "spill"], []):
+        report = report_of(chat_model(), "-p", "Tell me a story", "-c", "80", "-n", "100", "--ignore-eos", *rule,
+                           code=0)
+        assert report["stop"] == "length" and report["tokens"]["ram"] <= 80, (rule, report)
+        assert report["tokens"]["dropped"] > 0 and report["on_full"] == (rule or ["", "spill"])[1], (rule, report)
 
 
 @suite.test
 def budgets_that_hold_everything_give_the_same_text():
     texts = {report_of(chat_model(), "-p", "Tell me a story", "-n", "24", "-s", "8", *flags, code=0)["text"]
-             for flags in ([], ["--kv", "8M"], ["--kv", "20M", "--page", "64"], ["--kv", "8M", "--on-full", "evict"])}
+             for flags in ([], ["--kv", "8M"], ["--kv", "20M", "--page", "64"], ["--kv", "8M", "--on-full", "evict"],
+                           ["--kv", "20M", "--on-full", "stop"])}
     assert len(texts) == 1, texts
 
 

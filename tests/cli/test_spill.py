@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 
-from support.suite import PROGRAM, Skip, Suite, chat_model, environment, fails, run, scratch
+from support.suite import PROGRAM, Skip, Suite, chat_model, environment, fails, plain_model, run, scratch
 
 suite = Suite()
 
@@ -86,6 +86,112 @@ def a_file_system_that_fills_up_lets_the_policy_drop():
 @suite.test
 def a_directory_that_cannot_be_used_is_an_error():
     fails(1, "no-such-directory", "run", chat_model(), "-p", "x", *TIGHT, "--kv-dir", "/no-such-directory")
+
+
+# --- the default of chat and run ---
+
+DEFAULT = ["--kv", "13M", "-c", "2048"]
+
+
+@suite.test
+def run_spills_unless_told_otherwise():
+    report, err = told(*DEFAULT)
+    assert report["on_full"] == "spill" and report["on_full_reason"] is None, report
+    assert report["tokens"]["spilled"] > 400 and report["tokens"]["dropped"] == 0, report["tokens"]
+    assert "not spilling" not in err and "on flash" in err, err
+    result = run("run", chat_model(), "-f", prompt(), *SAME, *DEFAULT, "--on-full", "stop", code=3)
+    assert "--on-full spill" in result.err and "--on-full evict" in result.err, result
+
+
+@suite.test
+def nothing_goes_to_flash_while_there_is_room():
+    report, err = told("--kv", "64M", "--kv-codec", "auto")
+    assert report["on_full"] == "spill" and report["exact"] and err == "", (report, err)
+    assert report["kv"]["flash_bytes"] == report["kv"]["flash_bytes_written"] == 0, report["kv"]
+
+
+@suite.test
+def a_chat_still_has_its_first_turn():
+    """It is on flash; read in full, the replies are those of a cache in memory. What evicts has lost it by then."""
+    talk = ["The password of the harbour is 7512. Remember it.",
+            *("List ships: " + "".join(f"ship {i * j % 71} has {i * 7 + j} sailors, " for i in range(40))
+              for j in (3, 5, 7)),
+            "What is the password of the harbour?", "/context"]
+
+    def chat(*flags):
+        result = run("chat", chat_model(), "-n", "16", "--temp", "0", "--kv-codec", "k8v4", *flags,
+                     stdin="".join(line + "\n" for line in talk).encode(), code=0)
+        replies, drawn = result.out.split("KV budget")
+        return replies, next(line for line in drawn.splitlines() if line.startswith("turn 1 ")), result
+    in_memory, row, _ = chat("--kv", "64M")
+    assert set(row.split()[-1]) <= set("\u2588\u2584"), row
+    spilled, row, result = chat(*DEFAULT, "--select", "all", "--max-stall-ms", "0")
+    assert spilled == in_memory and set(row.split()[-1]) == {"\u2591"}, (row, result)
+    assert "when full: spill, then policy sink" in result.err and "when full: spill" in result.out, result
+    assert result.err.count("the KV budget is full: from here on old text goes to flash") == 1, result
+    _, row, result = chat(*DEFAULT, "--on-full", "evict", "--policy", "fifo")
+    assert "\u00d7" in row and "from here on old text leaves (policy fifo)" in result.err, (row, result)
+
+
+NOWHERE = {"PAGODA_KV_DIR": "/no-such-directory"}
+
+
+@suite.test
+def without_a_directory_the_old_rules_hold_and_it_is_told():
+    settings = environment(**NOWHERE)
+    for command, rule in (("run", "stop"), ("chat", "evict")):
+        flags = ["-p", "Hello"] if command == "run" else []
+        arguments = [command, chat_model(), "-n", "4", "--kv", "32M", *flags]
+        result = run(*arguments, stdin=b"Hello\n/policy\n" if command == "chat" else b"", env=settings, code=0)
+        notes = [line for line in result.err.splitlines() if "not spilling" in line]
+        assert len(notes) == 1 and f"--on-full {rule}" in notes[0] and "/no-such-directory" in notes[0], result
+        assert command == "run" or "when the budget is full: evict, policy sink" in result.out, result
+        quiet = run(*arguments, "-q", stdin=b"Hello\n", env=settings, code=0)
+        assert quiet.err == "", quiet
+    report = run("run", chat_model(), "-p", "Hello", "-n", "4", "--json", env=settings, code=0).json()
+    assert report["on_full"] == "stop" and "/no-such-directory" in report["on_full_reason"], report
+
+
+@suite.test
+def what_was_asked_for_is_not_replaced():
+    arguments = ["run", chat_model(), "-p", "x", "-n", "1"]
+    fails(1, "/no-such-directory", *arguments, "--on-full", "spill", env=environment(**NOWHERE))
+    fails(1, "/no-such-directory", *arguments, env=environment(PAGODA_ON_FULL="spill", **NOWHERE))
+    fails(3, "does not hold one page", *arguments, "--on-full", "spill", "--kv", "3M")
+
+
+@suite.test
+def another_directory_does_where_the_first_is_none():
+    report = run("run", chat_model(), "-p", "x", "-n", "1", "--json", code=0,
+                 env=environment(XDG_CACHE_HOME="/proc/none")).json()
+    assert report["on_full"] == "spill", report
+
+
+@suite.test
+def a_budget_too_small_for_flash_does_without():
+    for model, size in ((chat_model(), "3M"), (chat_model(), "8M"), (plain_model(), "4M"), (plain_model(), "13M")):
+        flags = [model, "--raw", "-p", "Hello", "-n", "4", "--kv", size, "--json"]
+        result = run("run", *flags, code=0)
+        report = result.json()
+        assert report["on_full"] == "stop" and "too small" in report["on_full_reason"], report
+        assert result.err.count("not spilling to flash, so --on-full stop") == 1, result
+        evicting = run("run", *flags, "--on-full", "evict", code=0).json()
+        assert report["kv"]["capacity_tokens"] == evicting["kv"]["capacity_tokens"], (report["kv"], evicting["kv"])
+
+
+@suite.test
+def a_window_asks_for_old_text_to_go():
+    report = run("run", chat_model(), "-p", "Hello", "-n", "64", "--ignore-eos", "--window", "32", "--json",
+                 code=0).json()
+    assert report["on_full"] == "evict" and report["on_full_reason"] is None, report
+    assert report["tokens"]["dropped"] > 0, report["tokens"]
+
+
+@suite.test
+def flash_that_is_full_lets_the_oldest_go_and_says_so():
+    report, err = told(*DEFAULT, "--flash", "2M")
+    assert 0 < report["kv"]["flash_bytes"] <= 2 << 20 and report["tokens"]["dropped"] > 0, report
+    assert "tokens dropped by sink" in err and "on flash" in err, err
 
 
 @suite.test

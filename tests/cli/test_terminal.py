@@ -352,7 +352,7 @@ def lines_break_between_words():
 
 @suite.test
 def remarks_break_between_words():
-    with chat("--kv", "4M", "-n", "100", "--ignore-eos", columns=50) as terminal:
+    with chat("--kv", "4M", "-n", "100", "--ignore-eos", "--on-full", "evict", columns=50) as terminal:
         terminal.prompt()
         for _ in range(2):
             terminal.line("Tell me a story")

@@ -133,6 +133,11 @@ def a_budget_beyond_the_machine_is_warned_about():
 @suite.test
 def contradictions_are_refused():
     fails(2, ["--window", "fifo"], "run", "m.gguf", "-p", "x", "--policy", "fifo", "--window", "64")
+    for flag, value in (("--flash", "1G"), ("--kv-dir", "/tmp"), ("--select", "all"), ("--recall", "0.9"),
+                        ("--flash-write", "1G"), ("--flash-speed", "1G"), ("--max-stall-ms", "9")):
+        for rule in ("stop", "evict"):
+            fails(2, [f"{flag} says nothing to --on-full {rule}", "use spill"], "run", "m.gguf", "-p", "x", "--on-full",
+                  rule, flag, value)
     fails(2, ["--sinks", "window"], "run", "m.gguf", "-p", "x", "--policy", "window", "--sinks", "4")
     fails(2, "more than one prompt", "run", "m.gguf", "-p", "x", "words")
     fails(2, "more than one prompt", "run", "m.gguf", "-p", "x", "-f", "y")
@@ -210,7 +215,7 @@ def show_agrees_with_run():
     row = run("show", model, "--json", "--kv", "8M", code=0).json()["kv"]
     assert row["budget_bytes"] == 8 << 20, row
     text = scratch("long.txt", b"word " * 2 * row["tokens"])
-    result = run("run", model, "--raw", "-f", text, "-n", "0", "--kv", "8M", code=3)
+    result = run("run", model, "--raw", "-f", text, "-n", "0", "--kv", "8M", "--on-full", "stop", code=3)
     assert f"holds {row['tokens']:,}" in result.err, result
 
 

@@ -193,12 +193,12 @@ static void check_reservation(const struct pgd_shape *shape, struct pgd_plan_cod
     struct pgd_plan *plan = NULL;
     struct pagoda_reservation planned;
     struct pagoda_reservation again;
-    struct pagoda_cache_options options;
+    struct pgd_reserved reserved;
     struct pagoda_cache *cache = NULL;
     CHECK_OK(pgd_plan_open(shape, &asked, &plan, &error));
     CHECK_OK(pgd_plan_reserve(plan, codec, budget_bytes, 0, &planned, &error));
-    CHECK_OK(pgd_reserve_plan(&asked, layers, shape->layer_count, 0, &options, &again, &error));
-    CHECK_OK(pagoda_cache_open(&options, &cache, &error));
+    CHECK_OK(pgd_reserve_plan(&asked, layers, shape->layer_count, 0, &reserved, &error));
+    CHECK_OK(pagoda_cache_open(&reserved.cache, &cache, &error));
     struct pagoda_memory memory;
     pagoda_cache_memory(cache, &memory);
     CHECK_EQ_U64(planned.tables_bytes, memory.by_category[PAGODA_MEMORY_TABLES]);
