@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Spilling with the real program and model: what is read back is what was written; what is not read is told."""
+import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -165,6 +167,24 @@ def another_directory_does_where_the_first_is_none():
     report = run("run", chat_model(), "-p", "x", "-n", "1", "--json", code=0,
                  env=environment(XDG_CACHE_HOME="/proc/none")).json()
     assert report["on_full"] == "spill", report
+
+
+@suite.test
+def a_file_system_without_space_is_as_none():
+    folder = os.path.join(os.path.dirname(scratch("x")), "small")
+    os.makedirs(folder, exist_ok=True)
+
+    def inside(*flags):
+        words = [PROGRAM, "run", chat_model(), "-p", "Hello", "-n", "4", "--json", *flags]
+        return subprocess.run(["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=3m none "$1" && shift && exec "$@"',
+                               "sh", folder, *words], env=environment(PAGODA_KV_DIR=folder), capture_output=True,
+                              check=False)
+    if shutil.which("unshare") is None or inside("--on-full", "evict").returncode != 0:
+        raise Skip("a small file system needs to be mounted, and that needs to be root")
+    wished = json.loads(inside().stdout)
+    assert wished["on_full"] == "stop" and "no space to spare" in wished["on_full_reason"], wished
+    asked = json.loads(inside("--on-full", "spill").stdout)
+    assert asked["on_full"] == "spill" and asked["on_full_reason"] is None, asked
 
 
 @suite.test

@@ -238,6 +238,48 @@ TEST(published_shapes_reserve_what_was_planned)
     }
 }
 
+/* Spilling as a wish, for a KV budget of so many MiB: what comes of it. */
+static struct pgd_reserved wish(const struct pgd_shape *shape, uint64_t kv_mib)
+{
+    const struct pgd_bridge_options asked = {
+        .threads = 1,
+        .codec_tight = PAGODA_CODEC_K8V4,
+        .on_full = PAGODA_ON_FULL_SPILL,
+        .is_wish = true,
+        .otherwise = {PAGODA_ON_FULL_EVICT, PAGODA_CODEC_F16, PAGODA_CODEC_K5V4},
+    };
+    struct pgd_plan *plan = NULL;
+    struct pgd_reserved reserved;
+    CHECK_OK(pgd_plan_open(shape, &asked, &plan, &error));
+    CHECK_OK(pgd_plan_settle(plan, kv_mib << 20, 8192, &reserved, &error));
+    pgd_plan_close(plan);
+    return reserved;
+}
+
+TEST(spilling_is_granted_where_it_holds_more)
+{
+    static struct pgd_shape shape;
+    set_layers(&shape, 30, 9, 3, 64, 0, 0);
+    const struct pgd_reserved granted = wish(&shape, 24);
+    CHECK_EQ_INT(granted.cache.on_full, PAGODA_ON_FULL_SPILL);
+    CHECK_EQ_INT(granted.cache.codec_tight, PAGODA_CODEC_K8V4);
+    CHECK_EQ_INT(granted.fallback.status, PAGODA_OK);
+    CHECK_EQ_U64(granted.reservation.tokens_capacity, 8192);
+    CHECK(granted.reservation.tokens_in_memory < 3000 && granted.reservation.flash_bytes_per_token > 0);
+
+    const struct pgd_reserved small = wish(&shape, 8);
+    CHECK_EQ_INT(small.cache.on_full, PAGODA_ON_FULL_EVICT);
+    CHECK_EQ_INT(small.fallback.status, PAGODA_OVER_BUDGET);
+    CHECK_EQ_U64(small.reservation.tokens_in_memory, small.reservation.tokens_capacity);
+    CHECK_EQ_U64(small.reservation.flash_bytes_per_token, 0);
+
+    set_layers(&shape, 30, 9, 3, 64, 512, 31); /* none is without a window */
+    const struct pgd_reserved windows = wish(&shape, 64);
+    CHECK_EQ_INT(windows.cache.on_full, PAGODA_ON_FULL_EVICT);
+    CHECK_EQ_INT(windows.fallback.status, PAGODA_UNSUPPORTED);
+    CHECK(strstr(windows.fallback.message, "sliding window") != NULL);
+}
+
 TEST(what_cannot_be_counted_is_capped)
 {
     static struct pgd_shape shape;
