@@ -119,9 +119,10 @@ static void say_banner(const struct pgd_repl *repl)
     pagoda_cache_memory(pgd_bridge_cache(repl->loaded.bridge), &memory);
     pagoda_cache_account(pgd_bridge_cache(repl->loaded.bridge), &account);
     pgd_say_note(repl->terminal, "pagoda %s: %s, %s", pagoda_version(), info->name, info->description);
-    pgd_say_note(repl->terminal, "KV budget %s: room for %s tokens; when full: %s%s",
-                 pgd_size_words(memory.budget_bytes).text, pgd_count_words(memory.tokens_capacity).text,
-                 pgd_repl_rule(repl), account.pinned > 0 ? "; the system prompt is pinned" : "");
+    pgd_say_note(repl->terminal, "KV budget %s%s: room for %s tokens; when full: %s%s",
+                 pgd_size_words(memory.budget_bytes).text, repl->on_full == PAGODA_ON_FULL_SPILL ? ", and flash" : "",
+                 pgd_count_words(memory.tokens_capacity).text, pgd_repl_rule(repl),
+                 account.pinned > 0 ? "; the system prompt is pinned" : "");
     if (pgd_lines_is_interactive(repl->lines)) {
         pgd_say_note(repl->terminal, "/help lists the commands, Ctrl-C stops a reply, Ctrl-D leaves");
     }

@@ -323,8 +323,9 @@ static bool stats(struct pgd_repl *repl, const char *argument)
     pagoda_cache_account(pgd_bridge_cache(repl->loaded.bridge), &account);
     pagoda_cache_memory(pgd_bridge_cache(repl->loaded.bridge), &memory);
     print_memory(repl);
-    printf("tokens      %s in all: %s held, %s dropped, %s pinned; room for %s\n", pgd_count_words(account.total).text,
-           pgd_count_words(account.ram + account.quantized).text, pgd_count_words(account.dropped).text,
+    printf("tokens      %s in all: %s held, %s on flash, %s dropped, %s pinned; room for %s\n",
+           pgd_count_words(account.total).text, pgd_count_words(account.ram + account.quantized).text,
+           pgd_count_words(account.spilled).text, pgd_count_words(account.dropped).text,
            pgd_count_words(account.pinned).text, pgd_count_words(memory.tokens_capacity).text);
     for (enum pagoda_codec codec = 0; codec < PAGODA_CODEC_COUNT; codec++) {
         if (account.by_codec[codec] > 0) {
@@ -335,6 +336,10 @@ static bool stats(struct pgd_repl *repl, const char *argument)
     printf("pages       %s evicted, %s re-encoded, %s freed behind sliding windows\n",
            pgd_count_words(memory.evicted_pages).text, pgd_count_words(memory.reencoded_pages).text,
            pgd_count_words(memory.released_window_pages).text);
+    if (repl->on_full == PAGODA_ON_FULL_SPILL) {
+        printf("flash       %s in use; %s written, %s read\n", pgd_size_words(memory.flash_bytes).text,
+               pgd_size_words(memory.flash_bytes_written).text, pgd_size_words(memory.flash_bytes_read).text);
+    }
     if (repl->has_last) {
         const struct pgd_turn *last = &repl->last;
         printf("last turn   prompt %s tokens, %.1f t/s; reply %s tokens, %.1f t/s; first word after %.0f ms\n",

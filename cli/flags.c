@@ -139,7 +139,7 @@ const struct pgd_flag pgd_flags[] = {
      NULL},
     {NULL, "device", "", NULL, "measure the device of --kv-dir, in place of showing a model", SHOW, SWITCH, AT(device),
      0, 0, NULL},
-    {NULL, "kv-codec", "", "NAME", "f16, q8, k8v5, k8v4, k6v4, k5v4; auto: f16, and smaller before text is dropped",
+    {NULL, "kv-codec", "", "NAME", "f16, q8, k8v5, k8v4, k6v4, k5v4; auto: f16, and smaller before text leaves memory",
      ALL, CHOICE, AT(codec), 0, 0, pgd_codec_words},
     {NULL, "cache-type-k", "-ctk", "TYPE", "the same in llama.cpp's words: f16, q8_0, q5_0, q4_0", ALL, BITS,
      AT(key_bits), 0, 0, NULL},

@@ -2,6 +2,7 @@
 """Spilling with the real program and model: what is read back is what was written; what is not read is told."""
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -118,12 +119,14 @@ def a_chat_still_has_its_first_turn():
     talk = ["The password of the harbour is 7512. Remember it.",
             *("List ships: " + "".join(f"ship {i * j % 71} has {i * 7 + j} sailors, " for i in range(40))
               for j in (3, 5, 7)),
-            "What is the password of the harbour?", "/context"]
+            "What is the password of the harbour?", "/stats", "/context"]
 
     def chat(*flags):
         result = run("chat", chat_model(), "-n", "16", "--temp", "0", "--kv-codec", "k8v4", *flags,
                      stdin="".join(line + "\n" for line in talk).encode(), code=0)
-        replies, drawn = result.out.split("KV budget")
+        replies, stats, drawn = result.out.split("KV budget")
+        on_flash = int(re.search(r"([\d,]+) on flash", stats).group(1).replace(",", ""))
+        assert (on_flash > 400) == ("\u2591" in drawn.split("free")[0]), result
         return replies, next(line for line in drawn.splitlines() if line.startswith("turn 1 ")), result
     in_memory, row, _ = chat("--kv", "64M")
     assert set(row.split()[-1]) <= set("\u2588\u2584"), row
