@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/number.h"
 #include "cli/commands.h"
 #include "cli/input.h"
 #include "cli/interrupt.h"
@@ -131,11 +132,13 @@ static void say_banner(const struct pgd_repl *repl)
 /* ---- a turn ---- */
 
 /* Why text leaves for good. With a flash tier it need not be the budget: a conversation has a length as well. */
-static void print_cause(const struct pgd_repl *repl, struct pgd_buffer *text)
+static void print_cause(const struct pgd_repl *repl, const struct pagoda_account *account, struct pgd_buffer *text)
 {
     struct pagoda_memory memory;
     pagoda_cache_memory(pgd_bridge_cache(repl->loaded.bridge), &memory);
-    if (memory.tokens_max != 0 && memory.tokens_capacity >= memory.tokens_max && memory.flash_problem == NULL) {
+    const uint64_t left = account->ram + account->quantized + account->spilled;
+    const uint64_t least = pgd_max_u64(memory.tokens_max, 2 * PGD_BRIDGE_BATCH) - 2 * PGD_BRIDGE_BATCH;
+    if (memory.tokens_max != 0 && memory.tokens_capacity >= memory.tokens_max && left >= least) {
         pgd_buffer_print(text, "the context of %s tokens is full (-c)", pgd_count_words(memory.tokens_max).text);
     } else if (repl->on_full == PAGODA_ON_FULL_SPILL) {
         pgd_buffer_print(text, "neither memory nor flash takes more (%s)",
@@ -152,7 +155,7 @@ static void tell_first_eviction(struct pgd_repl *repl, const struct pagoda_accou
         return;
     }
     struct pgd_buffer cause = {0};
-    print_cause(repl, &cause);
+    print_cause(repl, account, &cause);
     repl->eviction_told = true;
     pgd_say_note(repl->terminal,
                  "%s: from here on old text leaves (policy %s). /context shows what is left, /pin keeps a turn, --kv "

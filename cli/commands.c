@@ -228,7 +228,8 @@ static void print_policy(const struct pgd_repl *repl)
     if (repl->policy.kind == PAGODA_POLICY_SINK) {
         printf(", the first %" PRIu64 " tokens stay", repl->policy.sink_tokens == 0 ? 4 : repl->policy.sink_tokens);
     }
-    if (repl->policy.window_tokens != 0 && repl->policy.kind != PAGODA_POLICY_FIFO) {
+    if (repl->policy.window_tokens != 0 && repl->policy.kind != PAGODA_POLICY_FIFO &&
+        repl->on_full == PAGODA_ON_FULL_EVICT) {
         printf(", only the latest %s stay", pgd_count_words(repl->policy.window_tokens).text);
     }
     putchar('\n');

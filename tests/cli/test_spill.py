@@ -218,6 +218,20 @@ def flash_that_is_full_lets_the_oldest_go_and_says_so():
 
 
 @suite.test
+def a_chat_says_why_text_leaves():
+    def remarks(*flags):
+        talk = "".join(f"Say these: {', '.join(str(i * j % 71) for i in range(130))}\n" for j in (3, 5, 7))
+        return run("chat", chat_model(), "-n", "8", "--temp", "0", *flags, stdin=talk.encode(), code=0).err
+    told_by_length = remarks("-c", "512")
+    assert told_by_length.count("the context of 512 tokens is full (-c): from here on old text leaves") == 1
+    assert "goes to flash" not in told_by_length, told_by_length
+    told_by_flash = remarks(*DEFAULT, "--flash", "1M")
+    assert "neither memory nor flash takes more (the flash tier is full (--flash): 1.0 MiB)" in told_by_flash
+    told_by_memory = remarks(*DEFAULT, "--on-full", "evict")
+    assert told_by_memory.count("the KV budget is full: from here on old text leaves") == 1, told_by_memory
+
+
+@suite.test
 def nothing_is_left_when_the_process_is_killed():
     directory = os.path.join(os.path.dirname(scratch("x")), "flash")
     os.makedirs(directory, exist_ok=True)
