@@ -128,8 +128,8 @@ def a_chat_still_has_its_first_turn():
         on_flash = int(re.search(r"([\d,]+) on flash", stats).group(1).replace(",", ""))
         assert (on_flash > 400) == ("\u2591" in drawn.split("free")[0]), result
         return replies, next(line for line in drawn.splitlines() if line.startswith("turn 1 ")), result
-    in_memory, row, _ = chat("--kv", "64M")
-    assert set(row.split()[-1]) <= set("\u2588\u2584"), row
+    in_memory, row, result = chat("--kv", "64M")
+    assert set(row.split()[-1]) <= set("\u2588\u2584") and "goes to flash" not in result.err, (row, result)
     spilled, row, result = chat(*DEFAULT, "--select", "all", "--max-stall-ms", "0")
     assert spilled == in_memory and set(row.split()[-1]) == {"\u2591"}, (row, result)
     assert "when full: spill, then policy sink" in result.err and "when full: spill" in result.out, result
