@@ -195,9 +195,9 @@ def a_disk_that_is_full_is_told_once_and_the_run_goes_on():
 def a_file_that_may_not_grow_is_told_once_and_leaves_what_was_written():
     path = scratch("short.jsonl")
     process = subprocess.run(
-        [PROGRAM, "run", chat_model(), "-p", "Tell me a story", "-n", "60", "--temp", "0", "--ignore-eos", "--trace",
-         path], env=environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=180, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)))
+        [PROGRAM, "run", chat_model(), "-p", "Tell me a story", "-n", "60", "--temp", "0", "--ignore-eos",
+         "--on-full", "stop", "--trace", path], env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
+        timeout=180, check=False, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)))
     assert process.returncode == 0 and process.stdout, process
     assert process.stderr.count(b"\n") == 1 and b"File too large" in process.stderr, process
     assert os.path.getsize(path) == 2000
