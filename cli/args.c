@@ -469,6 +469,16 @@ static enum pagoda_status check_flash_flags(const struct pgd_options *options, c
     return PAGODA_OK;
 }
 
+static bool has_window(int policy)
+{
+    return policy == PAGODA_POLICY_WINDOW || policy == PAGODA_POLICY_SINK;
+}
+
+static bool has_sinks(int policy)
+{
+    return policy == PAGODA_POLICY_SINK || policy == PAGODA_POLICY_RANDOM;
+}
+
 static enum pagoda_status check_memory_flags(const struct pgd_options *options, const struct given *given,
                                              struct pagoda_error *error)
 {
@@ -482,10 +492,11 @@ static enum pagoda_status check_memory_flags(const struct pgd_options *options, 
         return pgd_fail(error, PAGODA_INVALID, "--ctx-size: %" PRIu64 " is less than one page of %" PRIu64 " tokens",
                         options->ctx_size, options->page);
     }
-    if (was_given(given, "window") && options->policy == PAGODA_POLICY_FIFO) {
-        return pgd_fail(error, PAGODA_INVALID, "--window says nothing to the policy fifo: use window or sink");
+    if (was_given(given, "window") && !has_window(options->policy)) {
+        return pgd_fail(error, PAGODA_INVALID, "--window says nothing to the policy %s: use window or sink",
+                        pgd_policy_words[options->policy]);
     }
-    if (was_given(given, "sinks") && options->policy != PAGODA_POLICY_SINK) {
+    if (was_given(given, "sinks") && !has_sinks(options->policy)) {
         return pgd_fail(error, PAGODA_INVALID, "--sinks says nothing to the policy %s: use sink",
                         pgd_policy_words[options->policy]);
     }

@@ -13,9 +13,10 @@
 
 const char *pgd_repl_rule(const struct pgd_repl *repl)
 {
-    static const char *const evict[] = {"evict, policy fifo", "evict, policy window", "evict, policy sink"};
+    static const char *const evict[] = {"evict, policy fifo", "evict, policy window", "evict, policy sink",
+                                        "evict, policy random"};
     static const char *const spill[] = {"spill, then policy fifo", "spill, then policy window",
-                                        "spill, then policy sink"};
+                                        "spill, then policy sink", "spill, then policy random"};
     switch (repl->on_full) {
     case PAGODA_ON_FULL_STOP: return "stop";
     case PAGODA_ON_FULL_EVICT: return evict[repl->policy.kind];

@@ -34,7 +34,7 @@ static const struct command commands[] = {
     {"/context /map", "", "the page map: what is held, pinned, dropped, free", context},
     {"/pin", "[last|system|TURN]", "a turn that must not be dropped (the last one, if not said)", pin},
     {"/unpin", "[last|system|TURN]", "lets it go again", unpin},
-    {"/policy", "[spill|stop|fifo|window|sink [N]]", "what happens when the budget is full; N: tokens that stay",
+    {"/policy", "[spill|stop|fifo|window|sink|random [N]]", "what happens when the budget is full; N: tokens that stay",
      policy},
     {"/stats /mem", "", "memory, tokens and speed", stats},
     {"/reset /clear", "", "forgets the conversation; the system prompt stays", reset},
@@ -225,7 +225,7 @@ static void print_policy(const struct pgd_repl *repl)
     printf("when the budget is full: %s, policy %s",
            repl->on_full == PAGODA_ON_FULL_SPILL ? "spill; when flash is full too" : "evict",
            pgd_policy_words[repl->policy.kind]);
-    if (repl->policy.kind == PAGODA_POLICY_SINK) {
+    if (repl->policy.kind == PAGODA_POLICY_SINK || repl->policy.kind == PAGODA_POLICY_RANDOM) {
         printf(", the first %" PRIu64 " tokens stay", repl->policy.sink_tokens == 0 ? 4 : repl->policy.sink_tokens);
     }
     if (repl->policy.window_tokens != 0 && repl->policy.kind != PAGODA_POLICY_FIFO &&
@@ -257,7 +257,8 @@ static enum pagoda_status parse_policy(const char *argument, enum pagoda_on_full
         }
     }
     if (!known) {
-        return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not one of fifo, window, sink, stop, evict, spill", name);
+        return pgd_fail(error, PAGODA_INVALID, "'%.64s' is not one of fifo, window, sink, random, stop, evict, spill",
+                        name);
     }
     if (!is_rule && (*on_full == PAGODA_ON_FULL_STOP || rest[0] != '\0')) {
         *on_full = PAGODA_ON_FULL_EVICT;
@@ -265,7 +266,8 @@ static enum pagoda_status parse_policy(const char *argument, enum pagoda_on_full
     if (rest[0] == '\0') {
         return PAGODA_OK;
     }
-    if (*on_full != PAGODA_ON_FULL_EVICT || wanted->kind == PAGODA_POLICY_FIFO) {
+    if (*on_full != PAGODA_ON_FULL_EVICT || wanted->kind == PAGODA_POLICY_FIFO ||
+        wanted->kind == PAGODA_POLICY_RANDOM) {
         return pgd_fail(error, PAGODA_INVALID, "%s takes no number", name);
     }
     return pgd_size_parse(rest, &wanted->window_tokens, error);

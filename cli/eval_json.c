@@ -232,6 +232,7 @@ static json_t *cell_object(const struct pgd_eval_cell *cell, const char *held)
     json_object_set_new(object, "dropped", mean((double) cell->dropped, cell->trials));
     json_object_set_new(object, "quantized", mean((double) cell->quantized, cell->trials));
     json_object_set_new(object, "spilled", mean((double) cell->spilled, cell->trials));
+    json_object_set_new(object, "unread", mean((double) cell->unread, cell->trials));
     json_object_set_new(object, held, mean((double) cell->key_held, (double) cell->key_tokens));
     json_object_set_new(object, "exact", answers_object(&cell->exact, cell->trials));
     json_object_set_new(object, "tested", answers_object(&cell->tested, cell->trials));
@@ -280,7 +281,6 @@ static json_t *recall_array(const struct pgd_eval *eval)
         json_object_set_new(object, "task", json_string(row->task->name));
         json_object_set_new(object, "group", json_string(row->group));
         json_object_set_new(object, "length", count(row->cell.length));
-        json_object_set_new(object, "unread", mean((double) row->cell.unread, row->cell.trials));
         json_object_set_new(object, "nll_gap", gap_object(eval, &row->cell, &row->gaps));
         json_object_set_new(object, "rereads", rereads_object(&row->cell));
         json_array_append_new(array, object);

@@ -1,7 +1,7 @@
 /* cli/flags.c - see flags.h. */
 #include "cli/flags.h"
 
-const char *const pgd_policy_words[] = {"fifo", "window", "sink", NULL};
+const char *const pgd_policy_words[] = {"fifo", "window", "sink", "random", NULL};
 const char *const pgd_on_full_words[] = {"stop", "evict", "spill", NULL};
 static const char *const select_words[] = {"auto", "all", NULL};
 static const char *const output_words[] = {"text", "md", "csv", "json", NULL};
@@ -126,8 +126,9 @@ const struct pgd_flag pgd_flags[] = {
     {NULL, "max-stall-ms", "", "N",
      "most milliseconds that a token waits for flash; 0: as long as it takes (chat: 250)", ALL, COUNT, AT(stall_ms), 0,
      600000, NULL},
-    {NULL, "policy", "", "NAME", "who leaves: fifo, window (the last --window stay), sink (the first --sinks stay too)",
-     NOT_BENCH, CHOICE, AT(policy), 0, 0, pgd_policy_words},
+    {NULL, "policy", "", "NAME",
+     "who leaves: fifo, window (the last --window stay), sink (the first --sinks stay too), random", NOT_BENCH, CHOICE,
+     AT(policy), 0, 0, pgd_policy_words},
     {NULL, "window", "", "N", "how many of the latest tokens stay; 0: as many as fit", NOT_BENCH, COUNT, AT(window), 0,
      PGD_FLAG_MANY, NULL},
     {NULL, "sinks", "", "N", "how many of the first tokens stay (4 if not given)", NOT_BENCH, COUNT, AT(sinks), 0,

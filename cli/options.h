@@ -129,7 +129,7 @@ struct pgd_options {
     bool ascii;
 };
 
-/* "fifo", "window", "sink" and "stop", "evict", "spill": the words of the flags, NULL at the end. */
+/* "fifo", "window", "sink", "random" and "stop", "evict", "spill": the words of the flags, NULL at the end. */
 extern const char *const pgd_policy_words[];
 extern const char *const pgd_on_full_words[];
 

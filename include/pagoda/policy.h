@@ -21,14 +21,16 @@ enum pagoda_on_full {
 enum pagoda_policy_kind {
     PAGODA_POLICY_FIFO = 0, /* the oldest page that is not pinned */
     PAGODA_POLICY_WINDOW,   /* only the last `window_tokens` tokens stay, even when there is room */
-    PAGODA_POLICY_SINK      /* the first `sink_tokens` stay too (StreamingLLM, Xiao et al. 2023, arXiv 2309.17453) */
+    PAGODA_POLICY_SINK,     /* the first `sink_tokens` stay too (StreamingLLM, Xiao et al. 2023, arXiv 2309.17453) */
+    PAGODA_POLICY_RANDOM    /* the first `sink_tokens` and the latest 128 stay, of the others whoever draws the lot: a
+                             * yardstick for all that choose better */
 };
 
 /* Zero-initialise, then set what matters. */
 struct pagoda_policy {
     enum pagoda_policy_kind kind;
     uint64_t window_tokens; /* window and sink: how many of the latest tokens stay; 0: as many as fit */
-    uint64_t sink_tokens;   /* sink only: how many of the first tokens stay; 0: the default, 4 */
+    uint64_t sink_tokens;   /* sink and random: how many of the first tokens stay; 0: the default, 4 */
 };
 
 #ifdef __cplusplus

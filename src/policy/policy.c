@@ -1,6 +1,6 @@
-/* policy/policy.c - fifo, window and sink.
+/* policy/policy.c - fifo, window, sink and random.
  *
- * All three look at the same candidate, the first block that may leave. Blocks are in token order, so
+ * The first three look at the same candidate, the first block that may leave. Blocks are in token order, so
  * if that one still has a token in the window, every later one has too: nothing else need be looked at.
  * The kinds differ in who may leave, and in whether somebody has to leave while there is room.
  */
@@ -17,6 +17,7 @@ const char *pgd_policy_name(enum pagoda_policy_kind kind)
     case PAGODA_POLICY_FIFO: return "fifo";
     case PAGODA_POLICY_WINDOW: return "window";
     case PAGODA_POLICY_SINK: return "sink";
+    case PAGODA_POLICY_RANDOM: return "random";
     }
     return NULL;
 }
@@ -24,15 +25,15 @@ const char *pgd_policy_name(enum pagoda_policy_kind kind)
 enum pagoda_status pgd_policy_validate(const struct pagoda_policy *policy, struct pagoda_error *error)
 {
     if (pgd_policy_name(policy->kind) == NULL) {
-        return pgd_fail(error, PAGODA_INVALID, "There is no policy number %d; fifo, window and sink are 0, 1 and 2.",
-                        (int) policy->kind);
+        return pgd_fail(error, PAGODA_INVALID,
+                        "There is no policy number %d; fifo, window, sink and random are 0 to 3.", (int) policy->kind);
     }
     return PAGODA_OK;
 }
 
 static uint64_t sink_tokens_of(const struct pagoda_policy *policy)
 {
-    if (policy->kind != PAGODA_POLICY_SINK) {
+    if (policy->kind != PAGODA_POLICY_SINK && policy->kind != PAGODA_POLICY_RANDOM) {
         return 0;
     }
     return policy->sink_tokens != 0 ? policy->sink_tokens : PGD_POLICY_SINK_TOKENS_DEFAULT;
@@ -43,21 +44,59 @@ bool pgd_policy_may_leave(const struct pagoda_policy *policy, const struct pgd_p
     return !block->pinned && !block->open && block->first >= sink_tokens_of(policy);
 }
 
+/* Whether none of a block's tokens is among the last `tokens` before the end. */
+static bool ends_before(const struct pgd_policy_block *block, uint64_t tokens, uint64_t end_position)
+{
+    const uint64_t start = end_position - pgd_min_u64(end_position, tokens);
+    uint64_t block_end;
+    return pgd_add_u64(block->first, block->count, &block_end) && block_end <= start;
+}
+
 /* Whether this block has to leave even though there is room: none of its tokens is in the window. */
 static bool has_left_window(const struct pagoda_policy *policy, const struct pgd_policy_block *block,
                             uint64_t end_position)
 {
-    if (policy->kind == PAGODA_POLICY_FIFO || policy->window_tokens == 0) {
-        return false;
+    return policy->kind != PAGODA_POLICY_FIFO && policy->window_tokens != 0 &&
+           ends_before(block, policy->window_tokens, end_position);
+}
+
+/* A number that is as good as drawn, and always the same for a position: multiplied by an odd constant, so that
+ * neighbours fall far apart, and folded. */
+static uint64_t lot_of(uint64_t position)
+{
+    uint64_t lot = (position + 1) * UINT64_C(0x9E3779B97F4A7C15);
+    lot = (lot ^ lot >> 32) * UINT64_C(0x9E3779B97F4A7C15);
+    return lot ^ lot >> 29;
+}
+
+static uint32_t choose_by_lot(const struct pagoda_policy *policy, const struct pgd_policy_view *view)
+{
+    uint32_t first = PGD_POLICY_NOBODY;
+    uint32_t best = PGD_POLICY_NOBODY;
+    uint64_t best_lot = 0;
+    for (uint32_t i = 0; view->must_free && i < view->block_count; i++) {
+        struct pgd_policy_block block;
+        view->at(view->user, i, &block);
+        if (!pgd_policy_may_leave(policy, &block)) {
+            continue;
+        }
+        first = first == PGD_POLICY_NOBODY ? i : first;
+        const uint64_t lot = lot_of(block.first);
+        if (ends_before(&block, PGD_POLICY_RANDOM_RECENT, view->end_position) &&
+            (best == PGD_POLICY_NOBODY || lot < best_lot)) {
+            best = i;
+            best_lot = lot;
+        }
     }
-    const uint64_t window_start = end_position - pgd_min_u64(end_position, policy->window_tokens);
-    uint64_t block_end;
-    return pgd_add_u64(block->first, block->count, &block_end) && block_end <= window_start;
+    return best != PGD_POLICY_NOBODY ? best : first;
 }
 
 uint32_t pgd_policy_choose(const struct pagoda_policy *policy, const struct pgd_policy_view *view)
 {
     PGD_ASSERT(view->block_count < PGD_POLICY_NOBODY);
+    if (policy->kind == PAGODA_POLICY_RANDOM) {
+        return choose_by_lot(policy, view);
+    }
     for (uint32_t i = 0; i < view->block_count; i++) {
         struct pgd_policy_block block;
         view->at(view->user, i, &block);

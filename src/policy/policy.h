@@ -5,7 +5,7 @@
  *
  * Invariants
  *   I1  A pinned block and the open (last) block are never named.
- *   I2  The same view gives the same answer: no state, no clock, no randomness.
+ *   I2  The same view gives the same answer: no state, no clock; a lot is a number made of a block's position.
  * Threads: pure.
  */
 #ifndef PGD_POLICY_POLICY_H
@@ -19,6 +19,7 @@
 
 #define PGD_POLICY_NOBODY UINT32_MAX
 #define PGD_POLICY_SINK_TOKENS_DEFAULT 4u
+#define PGD_POLICY_RANDOM_RECENT 128u
 
 /* What a policy may know of one block. */
 struct pgd_policy_block {
@@ -42,6 +43,9 @@ struct pgd_policy_view {
  *   window  the first that may leave and has no token among the last window_tokens before end_position;
  *           failing that and must_free: the first that may leave.
  *   sink    as window, but blocks with a token below sink_tokens never leave.
+ *   random  must_free: of those that sink lets go and that have no token among the last PGD_POLICY_RANDOM_RECENT before
+ *           end_position, the one with the smallest lot; failing that, the first that may leave. Else nobody. Since a
+ *           block's lot never changes, what is held is always a fair sample of what was read.
  * window_tokens 0 means that nobody has to leave while there is room. O(block_count). */
 PGD_MUST_CHECK uint32_t pgd_policy_choose(const struct pagoda_policy *policy, const struct pgd_policy_view *view);
 
@@ -51,7 +55,7 @@ bool pgd_policy_may_leave(const struct pagoda_policy *policy, const struct pgd_p
 /* PAGODA_INVALID for an unknown kind, else PAGODA_OK. */
 PGD_MUST_CHECK enum pagoda_status pgd_policy_validate(const struct pagoda_policy *policy, struct pagoda_error *error);
 
-/* "fifo", "window", "sink"; NULL for an unknown kind. */
+/* "fifo", "window", "sink", "random"; NULL for an unknown kind. */
 const char *pgd_policy_name(enum pagoda_policy_kind kind);
 
 #endif

@@ -268,13 +268,14 @@ def a_pin_that_leaves_no_room_is_refused():
 
 @suite.test
 def the_policy_can_be_changed():
-    result = chat("/policy", "/policy fifo", "/policy window 64", "/policy sink", "/policy stop", "/policy",
+    result = chat("/policy", "/policy fifo", "/policy window 64", "/policy random", "/policy sink", "/policy stop", "/policy",
                   "/policy evict", "/policy spill",
                   "/policy lru", "/policy fifo 7", "/policy window x", "/policy spill 7", flags=["-q"])
     sink = "policy sink, the first 4 tokens stay"
     assert [line.removeprefix("when the budget is full: ") for line in result.out.splitlines()] == [
         f"spill; when flash is full too, {sink}", "spill; when flash is full too, policy fifo",
-        "evict, policy window, only the latest 64 stay", f"evict, {sink}", "stop; nothing is ever dropped",
+        "evict, policy window, only the latest 64 stay",
+        "evict, policy random, the first 4 tokens stay", f"evict, {sink}", "stop; nothing is ever dropped",
         "stop; nothing is ever dropped", f"evict, {sink}", f"spill; when flash is full too, {sink}"], result
     assert "'lru' is not one of" in result.err and result.err.count("takes no number") == 2, result
     assert "'x'" in result.err, result

@@ -33,11 +33,11 @@ FIELDS = {
 ANSWERS = {"written": int, "written_low": NUMBER, "written_high": NUMBER, "chosen": int, "chosen_low": NUMBER,
            "chosen_high": NUMBER, "nll": NUMBER}
 CELL = {"trials": int, "prompt_tokens": NUMBER, "dropped": NUMBER, "quantized": NUMBER, "spilled": NUMBER,
-        "key_held": NUMBER, "exact": ANSWERS, "tested": ANSWERS}
+        "unread": NUMBER, "key_held": NUMBER, "exact": ANSWERS, "tested": ANSWERS}
 SHARES = {"written_of_exact": NUMBER, "written_of_exact_low": NUMBER, "written_of_exact_high": NUMBER}
 PASSKEY = dict(CELL, **SHARES, nll_gap={"mean": NUMBER}, cells=[dict(CELL, length=int, depth=NUMBER)])
 RECALL = dict({name: kind for name, kind in CELL.items() if name != "key_held"}, task=str, group=str, length=int,
-              unread=NUMBER, nll_gap={"mean": NUMBER}, rereads={"exact": int, "tested": int})
+              nll_gap={"mean": NUMBER}, rereads={"exact": int, "tested": int})
 
 
 def prose(seed, sentences):

@@ -196,7 +196,7 @@ def a_full_budget_stops_and_says_so():
 @suite.test
 def eviction_is_counted_and_told():
     path = scratch("long.txt", LONG)
-    for policy in ("fifo", "sink", "window"):
+    for policy in ("fifo", "sink", "window", "random"):
         flags = ["--window", "96"] if policy == "window" else []
         arguments = [chat_model(), "-f", path, "-n", "8", "-s", "1", "--kv", "5M", "--on-full", "evict", "--policy",
                      policy]

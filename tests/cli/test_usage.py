@@ -92,7 +92,7 @@ def wrong_values_are_told_with_their_flag():
             ("-s", "99999999999999999999999", "range"), ("-t", "257", "range"), ("-t", "-1", "not a number"),
             ("--page", "17", "multiple of 16"), ("--page", "0", "range"), ("--page", "272", "range"),
             ("--on-full", "evct", "did you mean 'evict'"),
-            ("--policy", "lru", "fifo, window, sink"), ("--color", "blue", "auto, always, never"),
+            ("--policy", "lru", "fifo, window, sink, random"), ("--color", "blue", "auto, always, never"),
             ("-ctk", "q9_0", "q8_0"), ("-ctv", "k8v4", "q4_0"), ("--kv-codec", "k8v6", "did you mean 'k8v5'"),
             ("--cpu", "sse9", "auto, ref"), ("-c", "many", "number"),
             ("-c", "1", "less than one page of 16 tokens"), ("-c", "15", "less than one page")):
@@ -138,6 +138,7 @@ def contradictions_are_refused():
         for rule in ("stop", "evict"):
             fails(2, [f"{flag} says nothing to --on-full {rule}", "use spill"], "run", "m.gguf", "-p", "x", "--on-full",
                   rule, flag, value)
+    fails(2, ["--window", "random"], "run", "m.gguf", "-p", "x", "--policy", "random", "--window", "64")
     fails(2, ["--sinks", "window"], "run", "m.gguf", "-p", "x", "--policy", "window", "--sinks", "4")
     fails(2, "more than one prompt", "run", "m.gguf", "-p", "x", "words")
     fails(2, "more than one prompt", "run", "m.gguf", "-p", "x", "-f", "y")

@@ -91,6 +91,48 @@ TEST(sink_keeps_the_first_tokens)
     CHECK_EQ_INT(choose(&scene, sink, 53, true), 1);
 }
 
+TEST(random_keeps_the_first_and_the_latest)
+{
+    const struct pagoda_policy lots = {.kind = PAGODA_POLICY_RANDOM};
+    struct scene scene = plain_scene(20, 5);
+    CHECK_EQ_INT(choose(&scene, lots, 309, false), PGD_POLICY_NOBODY);
+    const uint32_t drawn = choose(&scene, lots, 309, true); /* the latest 128 begin at 181, in block 11 */
+    CHECK(drawn >= 1 && drawn <= 10);
+    for (uint32_t i = 1; i <= 10; i++) {
+        scene.blocks[i].pinned = true;
+    }
+    CHECK_EQ_INT(choose(&scene, lots, 309, true), 11); /* nobody else is left: the oldest of the latest */
+}
+
+/* One block after the other comes, and one leaves: what stays is a sample of all of them. */
+TEST(random_keeps_a_fair_sample)
+{
+    enum { HELD = 39, LATEST = 8, COMING = 3000, PARTS = 10 };
+    const struct pagoda_policy lots = {.kind = PAGODA_POLICY_RANDOM};
+    uint32_t parts[PARTS] = {0};
+    for (uint32_t start = 0; start < 20; start++) {
+        struct scene scene = plain_scene(HELD, 16);
+        scene.blocks[HELD - 1].open = false;
+        for (uint32_t i = 0; i < HELD; i++) {
+            scene.blocks[i].first += 1000000u * (start + 1);
+        }
+        for (uint32_t come = 0; come < COMING; come++) {
+            const uint64_t next = scene.blocks[HELD - 1].first + 16;
+            const uint32_t leaves = choose(&scene, lots, next + 16, true);
+            CHECK(leaves < HELD);
+            memmove(&scene.blocks[leaves], &scene.blocks[leaves + 1], (HELD - 1 - leaves) * sizeof(scene.blocks[0]));
+            scene.blocks[HELD - 1] = (struct pgd_policy_block) {.first = next, .count = 16};
+        }
+        for (uint32_t i = 0; i < HELD - LATEST; i++) {
+            const uint64_t age = (scene.blocks[i].first - 1000000u * (start + 1)) / 16;
+            parts[age * PARTS / (COMING + HELD)]++;
+        }
+    }
+    for (uint32_t i = 0; i < PARTS; i++) { /* 620 blocks: 62 in each part, with a deviation of less than 8 */
+        CHECK(parts[i] > 30 && parts[i] < 94);
+    }
+}
+
 TEST(sink_default_is_four_tokens)
 {
     const struct pagoda_policy sink = {.kind = PAGODA_POLICY_SINK};
@@ -103,7 +145,7 @@ TEST(sink_default_is_four_tokens)
 TEST(empty_view_names_nobody)
 {
     const struct scene scene = plain_scene(0, 0);
-    for (int kind = PAGODA_POLICY_FIFO; kind <= PAGODA_POLICY_SINK; kind++) {
+    for (int kind = PAGODA_POLICY_FIFO; kind <= PAGODA_POLICY_RANDOM; kind++) {
         const struct pagoda_policy policy = {.kind = (enum pagoda_policy_kind) kind, .window_tokens = 1};
         CHECK_EQ_INT(choose(&scene, policy, 100, true), PGD_POLICY_NOBODY);
     }
@@ -128,15 +170,16 @@ TEST(kinds_are_named_and_validated)
     CHECK_STR(pgd_policy_name(PAGODA_POLICY_FIFO), "fifo");
     CHECK_STR(pgd_policy_name(PAGODA_POLICY_WINDOW), "window");
     CHECK_STR(pgd_policy_name(PAGODA_POLICY_SINK), "sink");
-    for (int kind = PAGODA_POLICY_FIFO; kind <= PAGODA_POLICY_SINK; kind++) {
+    CHECK_STR(pgd_policy_name(PAGODA_POLICY_RANDOM), "random");
+    for (int kind = PAGODA_POLICY_FIFO; kind <= PAGODA_POLICY_RANDOM; kind++) {
         policy.kind = (enum pagoda_policy_kind) kind;
         CHECK_EQ_INT(pgd_policy_validate(&policy, &error), PAGODA_OK);
     }
     CHECK_EQ_INT(error.status, PAGODA_OK);
-    policy.kind = (enum pagoda_policy_kind) 3;
+    policy.kind = (enum pagoda_policy_kind) 4;
     CHECK(pgd_policy_name(policy.kind) == NULL);
     CHECK_EQ_INT(pgd_policy_validate(&policy, &error), PAGODA_INVALID);
-    CHECK(strstr(error.message, "3") != NULL);
+    CHECK(strstr(error.message, "number 4") != NULL);
 }
 
 static void choose_in_a_broken_view(void *user)
@@ -156,7 +199,7 @@ TEST(choose_asserts_that_only_the_last_block_is_open)
 
 static bool twin_is_sink(const struct pagoda_policy *policy, const struct pgd_policy_block *block)
 {
-    if (policy->kind != PAGODA_POLICY_SINK) {
+    if (policy->kind != PAGODA_POLICY_SINK && policy->kind != PAGODA_POLICY_RANDOM) {
         return false;
     }
     const uint64_t sinks = policy->sink_tokens == 0 ? 4 : policy->sink_tokens;
@@ -183,6 +226,27 @@ static bool twin_has_token_in_window(const struct pagoda_policy *policy, const s
         }
     }
     return false;
+}
+
+/* What policy.h says of random, but for the lots: whoever the policy names has to be one of these. */
+static bool twin_may_draw(const struct pagoda_policy *policy, const struct scene *scene, uint64_t end, uint32_t index)
+{
+    const struct pagoda_policy latest = {.window_tokens = PGD_POLICY_RANDOM_RECENT};
+    bool any = false;
+    for (uint32_t i = 0; i < scene->count; i++) {
+        const bool old =
+            twin_may_leave(policy, &scene->blocks[i]) && !twin_has_token_in_window(&latest, &scene->blocks[i], end);
+        any = any || old;
+        if (old && i == index) {
+            return true;
+        }
+    }
+    for (uint32_t i = 0; !any && i < scene->count; i++) {
+        if (twin_may_leave(policy, &scene->blocks[i])) {
+            return i == index;
+        }
+    }
+    return !any && index == PGD_POLICY_NOBODY;
 }
 
 static uint32_t twin_choose(const struct pagoda_policy *policy, const struct scene *scene, uint64_t end, bool must_free)
@@ -235,13 +299,17 @@ TEST(policies_against_their_twin)
         const struct pgd_policy_block *const last = &scene.blocks[scene.count > 0 ? scene.count - 1 : 0];
         const uint64_t end = last->first + last->count + test_rng_below(&rng, 20);
         const struct pagoda_policy policy = {
-            .kind = (enum pagoda_policy_kind) test_rng_below(&rng, 3),
+            .kind = (enum pagoda_policy_kind) test_rng_below(&rng, 4),
             .window_tokens = test_rng_below(&rng, 3) == 0 ? 0 : test_rng_below(&rng, 200),
             .sink_tokens = test_rng_below(&rng, 3) == 0 ? 0 : test_rng_below(&rng, 60),
         };
         const bool must_free = test_rng_below(&rng, 2) == 0;
         const uint32_t answer = choose(&scene, policy, end, must_free);
-        CHECK_EQ_U64(answer, twin_choose(&policy, &scene, end, must_free));
+        if (policy.kind != PAGODA_POLICY_RANDOM) {
+            CHECK_EQ_U64(answer, twin_choose(&policy, &scene, end, must_free));
+        } else {
+            CHECK(must_free ? twin_may_draw(&policy, &scene, end, answer) : answer == PGD_POLICY_NOBODY);
+        }
         if (answer != PGD_POLICY_NOBODY) {
             CHECK(!scene.blocks[answer].pinned && !scene.blocks[answer].open); /* I1 */
             CHECK(pgd_policy_may_leave(&policy, &scene.blocks[answer]));
