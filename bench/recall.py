@@ -19,7 +19,7 @@ import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PROGRAM = os.path.join(ROOT, "build", "pagoda")
+PROGRAM = os.path.abspath(os.environ.get("PAGODA_BIN", os.path.join(ROOT, "build", "pagoda")))
 SPILL = ["--on-full", "spill"]
 EVICT = ["--on-full", "evict", "--kv-codec", "k8v4"]
 # Name, share of the f16 bytes, flags; {share} is as many tokens. Evicting settings have the codec of those that spill.
@@ -33,6 +33,8 @@ SETTINGS = {
     "spill 1/16, k5v4": (16, [*SPILL, "--kv-codec", "k5v4"]),
     "spill 1/32, k5v4": (32, [*SPILL, "--kv-codec", "k5v4"]),
     "spill 1/64, k5v4": (64, [*SPILL, "--kv-codec", "k5v4"]),
+    "random pages 1/8": (8, [*SPILL, "--kv-codec", "auto", "--select", "random"]),
+    "oracle pages 1/8": (8, [*SPILL, "--kv-codec", "auto", "--select", "oracle"]),
     "spill 1/8, all read": (8, [*SPILL, "--kv-codec", "auto", "--select", "all"]),
 }
 TASKS = ["documents", "passkey", "keys", "lookup", "copy", "words", "facts"]

@@ -628,6 +628,8 @@ struct pgd_codec_choice pgd_options_codec(const struct pgd_options *options)
 
 struct pagoda_flash_options pgd_options_flash(const struct pgd_options *options)
 {
+    static const enum pagoda_yardstick yardsticks[] = {PAGODA_YARDSTICK_NONE, PAGODA_YARDSTICK_NONE,
+                                                       PAGODA_YARDSTICK_RANDOM, PAGODA_YARDSTICK_ORACLE};
     return (struct pagoda_flash_options) {
         .directory = options->kv_dir,
         .bytes_max = options->flash,
@@ -636,6 +638,7 @@ struct pagoda_flash_options pgd_options_flash(const struct pgd_options *options)
         .read_all = options->select == 1,
         .recall = (double) options->recall,
         .stall_ms = (uint32_t) options->stall_ms,
+        .yardstick = yardsticks[options->select],
     };
 }
 

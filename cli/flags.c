@@ -3,7 +3,7 @@
 
 const char *const pgd_policy_words[] = {"fifo", "window", "sink", "random", NULL};
 const char *const pgd_on_full_words[] = {"stop", "evict", "spill", NULL};
-static const char *const select_words[] = {"auto", "all", NULL};
+static const char *const select_words[] = {"auto", "all", "random", "oracle", NULL};
 static const char *const output_words[] = {"text", "md", "csv", "json", NULL};
 static const char *const color_words[] = {"auto", "always", "never", NULL};
 
@@ -110,8 +110,9 @@ const struct pgd_flag pgd_flags[] = {
     {NULL, "on-full", "", "RULE",
      "when the budget is full: stop, evict, spill (chat and run: spill, eval: evict, bench: stop)", ALL, CHOICE,
      AT(on_full), 0, 0, pgd_on_full_words},
-    {NULL, "select", "", "WHICH", "pages on flash that a token reads: auto (see --recall), or all: exact, and slow",
-     ALL, CHOICE, AT(select), 0, 0, select_words},
+    {NULL, "select", "", "WHICH",
+     "what a token reads of flash: auto (see --recall), all (exact); to measure: random, oracle", ALL, CHOICE,
+     AT(select), 0, 0, select_words},
     {NULL, "recall", "", "X", "share of the attention that the pages read must be expected to have", ALL, REAL,
      AT(recall), 0.01, 1, NULL},
     {NULL, "flash", "--kv-flash", "SIZE", "most bytes on flash; 0: what the file system has to spare", ALL, COUNT,
@@ -126,9 +127,8 @@ const struct pgd_flag pgd_flags[] = {
     {NULL, "max-stall-ms", "", "N",
      "most milliseconds that a token waits for flash; 0: as long as it takes (chat: 250)", ALL, COUNT, AT(stall_ms), 0,
      600000, NULL},
-    {NULL, "policy", "", "NAME",
-     "who leaves: fifo, window (the last --window stay), sink (the first --sinks stay too), random", NOT_BENCH, CHOICE,
-     AT(policy), 0, 0, pgd_policy_words},
+    {NULL, "policy", "", "NAME", "who leaves: fifo, window (last --window stay), sink (first --sinks too), random",
+     NOT_BENCH, CHOICE, AT(policy), 0, 0, pgd_policy_words},
     {NULL, "window", "", "N", "how many of the latest tokens stay; 0: as many as fit", NOT_BENCH, COUNT, AT(window), 0,
      PGD_FLAG_MANY, NULL},
     {NULL, "sinks", "", "N", "how many of the first tokens stay (4 if not given)", NOT_BENCH, COUNT, AT(sinks), 0,

@@ -73,7 +73,7 @@ struct pgd_options {
     uint64_t ctx_size;
     int on_full; /* enum pagoda_on_full, or PGD_ON_FULL_DEFAULT */
     int policy;  /* enum pagoda_policy_kind */
-    int select;  /* 0: auto, 1: all */
+    int select;  /* 0: auto, 1: all, 2: random, 3: oracle */
     float recall;
     uint64_t flash;
     uint64_t flash_write;

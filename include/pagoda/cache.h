@@ -73,6 +73,13 @@ struct pagoda_layer {
 struct pgd_vfs; /* of no use to a host */
 
 /* Where pages go with PAGODA_ON_FULL_SPILL, and how they come back. Zero-initialise, then set what matters. */
+/* Ways to choose the pages that a single token reads, to measure pagoda's own against. Slow; not for users. */
+enum pagoda_yardstick {
+    PAGODA_YARDSTICK_NONE = 0,
+    PAGODA_YARDSTICK_RANDOM, /* as many pages as it would have read, by lot */
+    PAGODA_YARDSTICK_ORACLE  /* by the attention they really have: all pages are read to know it */
+};
+
 struct pagoda_flash_options {
     const char *directory;       /* of the nameless spill file; NULL: the user's cache directory */
     uint64_t bytes_max;          /* most bytes of the file in use; 0: as many as the file system has to spare */
@@ -84,6 +91,7 @@ struct pagoda_flash_options {
     const struct pgd_vfs *files; /* for tests: calls that may fail; NULL: the system's */
     uint32_t stall_ms;           /* most milliseconds that a single token waits for flash; pages that are later are
                                   * stood in for by their digest. 0: wait as long as it takes */
+    enum pagoda_yardstick yardstick;
 };
 
 /* Options of a cache; start from pagoda_cache_options_default. */

@@ -28,6 +28,14 @@ PGD_MUST_CHECK static inline bool pgd_mul_u64(uint64_t a, uint64_t b, uint64_t *
     return true;
 }
 
+/* A number that is as good as drawn, and always the same for `number`: neighbours fall far apart. */
+static inline uint64_t pgd_scatter_u64(uint64_t number)
+{
+    uint64_t mixed = (number + 1) * UINT64_C(0x9E3779B97F4A7C15);
+    mixed = (mixed ^ mixed >> 32) * UINT64_C(0x9E3779B97F4A7C15);
+    return mixed ^ mixed >> 29;
+}
+
 /* a + b, or UINT64_MAX when that is too large. */
 static inline uint64_t pgd_add_capped_u64(uint64_t a, uint64_t b)
 {

@@ -299,6 +299,7 @@ void pgd_select_choose(const struct pgd_attend_call *call)
     while (candidates > 0 && wants_more(call)) {
         take_page(call, pop(spill->ranked, &candidates, spill->rank_score));
     }
+    pgd_yardstick_draw(call);
     note_unread(call);
     uint32_t count = 0;
     for (uint32_t i = 0; i < pgd_table_count(cache->table) && count < spill->selected_count; i++) {

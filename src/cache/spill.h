@@ -6,6 +6,7 @@
  *   trust.c    how far digests have been right
  *   select.c   which pages a token reads; heat; pages back into memory
  *   stream.c   attention for layers with pages on flash
+ *   yardstick.c two other ways to choose, for measuring
  *
  * A group is up to PGD_GROUP_BLOCKS neighbouring blocks in one codec that go to flash together: in every layer their
  * pages lie side by side in one extent, so that reading a run of them is one read. The extents are given back when
@@ -338,6 +339,15 @@ void pgd_select_keep(struct pagoda_cache *cache, const struct pgd_fetch *fetch, 
 
 /* The logarithm of a sum, of numbers given by their logarithms. */
 float pgd_select_log_of_sum(const float *logs, uint32_t count);
+
+/* ---- yardstick.c ---- */
+
+/* Conductor, before shares are found: for the oracle, replaces what digests expect of pages on flash by what is
+ * there. */
+void pgd_yardstick_weigh(const struct pgd_attend_call *call, const struct pgd_attend_item *all);
+
+/* Conductor, once pages were chosen: by lot, chooses as many others in their place. */
+void pgd_yardstick_draw(const struct pgd_attend_call *call);
 
 /* ---- stream.c ---- */
 

@@ -622,6 +622,12 @@ void pgd_attend_selected(const struct pgd_attend_call *call)
         pgd_select_score(call, &all, &call->cache->plan.chunks[i]);
     }
     wait_for_team(call);
+    if (spill->options.yardstick == PAGODA_YARDSTICK_ORACLE) {
+        if (is_conductor(call)) {
+            pgd_yardstick_weigh(call, &all);
+        }
+        wait_for_team(call);
+    }
     pgd_select_share(call);
     wait_for_team(call);
     if (is_conductor(call)) {

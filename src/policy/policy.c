@@ -60,15 +60,6 @@ static bool has_left_window(const struct pagoda_policy *policy, const struct pgd
            ends_before(block, policy->window_tokens, end_position);
 }
 
-/* A number that is as good as drawn, and always the same for a position: multiplied by an odd constant, so that
- * neighbours fall far apart, and folded. */
-static uint64_t lot_of(uint64_t position)
-{
-    uint64_t lot = (position + 1) * UINT64_C(0x9E3779B97F4A7C15);
-    lot = (lot ^ lot >> 32) * UINT64_C(0x9E3779B97F4A7C15);
-    return lot ^ lot >> 29;
-}
-
 static uint32_t choose_by_lot(const struct pagoda_policy *policy, const struct pgd_policy_view *view)
 {
     uint32_t first = PGD_POLICY_NOBODY;
@@ -81,7 +72,7 @@ static uint32_t choose_by_lot(const struct pagoda_policy *policy, const struct p
             continue;
         }
         first = first == PGD_POLICY_NOBODY ? i : first;
-        const uint64_t lot = lot_of(block.first);
+        const uint64_t lot = pgd_scatter_u64(block.first);
         if (ends_before(&block, PGD_POLICY_RANDOM_RECENT, view->end_position) &&
             (best == PGD_POLICY_NOBODY || lot < best_lot)) {
             best = i;

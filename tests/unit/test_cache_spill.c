@@ -156,6 +156,31 @@ TEST(the_more_attention_is_to_be_read_the_closer_the_result)
     CHECK(last < 1e-3);
 }
 
+TEST(the_choice_of_pages_lies_between_chance_and_an_oracle)
+{
+    static const enum pagoda_yardstick yardsticks[] = {PAGODA_YARDSTICK_ORACLE, PAGODA_YARDSTICK_NONE,
+                                                       PAGODA_YARDSTICK_RANDOM};
+    static const uint32_t pages[] = {16, 48};
+    for (int p = 0; p < 2; p++) {
+        double last = 0;
+        for (int i = 0; i < 3; i++) {
+            struct pagoda_layer layers[LAYERS];
+            struct pagoda_cache_options options;
+            struct pagoda_account account;
+            fill_layers(layers);
+            fill_options(&options, layers);
+            options.page_tokens = pages[p];
+            options.threads_max = 2;
+            options.flash.recall = 0.9;
+            options.flash.yardstick = yardsticks[i];
+            const double distance = farthest(&options, 2, &account);
+            CHECK(distance > last);
+            CHECK(account.unread > 0);
+            last = distance;
+        }
+    }
+}
+
 /* The same life in two caches, by teams of one and of `threads`: fills, then token by token. */
 static bool teams_agree(struct pagoda_cache_options *options, uint32_t threads)
 {
