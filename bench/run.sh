@@ -33,10 +33,10 @@ stream() {
 
 needle() { build/bench/needle; }
 
-# Hours, not minutes: every setting reads every text twice.
+# Hours, not minutes: every setting reads every text twice. What was finished before is not run again.
 recall() {
-    python3 bench/recall.py "$smol" --raw
-    python3 bench/recall.py "$gemma"
+    python3 bench/recall.py "$smol" --raw --of 8000 --length 8000 --lengths 1000,2000,3000,4000,5000 --trials 1
+    python3 bench/recall.py "$gemma" --of 7700 --length 7700 --lengths 2000,4000,6000,7700 --trials 1
 }
 
 # Decoding with an eighth of the f16 bytes in memory, beside all of it in memory; on this disk, and as on slower ones.
