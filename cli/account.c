@@ -9,7 +9,7 @@
 /* Whole per cent of the tokens that attention saw; 100 only when it saw all. */
 static uint64_t percent_seen(const struct pagoda_account *account)
 {
-    const uint64_t missing = pgd_min_u64(account->dropped + account->unread, account->total);
+    const uint64_t missing = pgd_min_u64(account->dropped + account->collapsed + account->unread, account->total);
     const uint64_t seen = account->total - missing;
     return account->total == 0 ? 100 : (uint64_t) ((double) seen * 100.0 / (double) account->total);
 }
@@ -51,6 +51,10 @@ void pgd_account_line(const struct pagoda_account *account, const char *policy, 
             pgd_buffer_print(line, " (%s not read, %.1f %% of the attention)", pgd_count_words(account->unread).text,
                              account->unread_mass * 100);
         }
+    }
+    if (account->collapsed > 0) {
+        pgd_buffer_print(line, "%s%s only summarised", separator, pgd_count_words(account->collapsed).text);
+        separator = ", ";
     }
     if (account->quantized > 0) {
         print_codecs(account, separator, line);

@@ -639,6 +639,7 @@ struct pagoda_flash_options pgd_options_flash(const struct pgd_options *options)
         .recall = (double) options->recall,
         .stall_ms = (uint32_t) options->stall_ms,
         .yardstick = yardsticks[options->select],
+        .on_full = (enum pagoda_on_flash_full) options->flash_full,
     };
 }
 

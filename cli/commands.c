@@ -330,6 +330,10 @@ static bool stats(struct pgd_repl *repl, const char *argument)
            pgd_count_words(account.total).text, pgd_count_words(account.ram + account.quantized).text,
            pgd_count_words(account.spilled).text, pgd_count_words(account.dropped).text,
            pgd_count_words(account.pinned).text, pgd_count_words(memory.tokens_capacity).text);
+    if (account.spilled + account.collapsed > 0) {
+        printf("  flash       %s tokens, and %s only summarised\n", pgd_count_words(account.spilled).text,
+               pgd_count_words(account.collapsed).text);
+    }
     for (enum pagoda_codec codec = 0; codec < PAGODA_CODEC_COUNT; codec++) {
         if (account.by_codec[codec] > 0) {
             printf("  %-4s        %s tokens\n", pagoda_codec_name(codec),

@@ -144,6 +144,7 @@ static json_t *account_object(const struct pagoda_account *account)
     json_object_set_new(object, "quantized", count(account->quantized));
     json_object_set_new(object, "by_codec", pgd_report_codecs(account));
     json_object_set_new(object, "spilled", count(account->spilled));
+    json_object_set_new(object, "collapsed", count(account->collapsed));
     json_object_set_new(object, "unread", count(account->unread));
     json_object_set_new(object, "dropped", count(account->dropped));
     return object;

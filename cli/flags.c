@@ -4,6 +4,7 @@
 const char *const pgd_policy_words[] = {"fifo", "window", "sink", "random", NULL};
 const char *const pgd_on_full_words[] = {"stop", "evict", "spill", NULL};
 static const char *const select_words[] = {"auto", "all", "random", "oracle", NULL};
+static const char *const flash_full_words[] = {"collapse", "drop", NULL};
 static const char *const output_words[] = {"text", "md", "csv", "json", NULL};
 static const char *const color_words[] = {"auto", "always", "never", NULL};
 
@@ -116,6 +117,9 @@ const struct pgd_flag pgd_flags[] = {
      AT(recall), 0.01, 1, NULL},
     {NULL, "flash", "--kv-flash", "SIZE", "most bytes on flash; 0: what the file system has to spare", ALL, COUNT,
      AT(flash), 0, PGD_FLAG_MANY, NULL},
+    {NULL, "flash-full", "--on-flash-full", "RULE",
+     "when flash is full too: collapse (only summaries of the oldest stay), drop (see --policy)", ALL, CHOICE,
+     AT(flash_full), 0, 0, flash_full_words},
     {NULL, "kv-dir", "--flash-dir", "DIR", "directory of the nameless file that text is spilled to", ALL, TEXT,
      AT(kv_dir), 0, 0, NULL},
     {NULL, "flash-write", "", "SIZE", "most bytes written to flash in all; 0: no bound", ALL, COUNT, AT(flash_write), 0,

@@ -281,6 +281,10 @@ static void put_head(const struct pgd_map *map, struct pen *pen)
         snprintf(words, sizeof(words), "on flash %s", pgd_count_words(map->account.spilled).text);
         put_words(pen, words, (uint32_t) strlen(words));
     }
+    if (map->account.collapsed > 0) {
+        snprintf(words, sizeof(words), "only summarised %s", pgd_count_words(map->account.collapsed).text);
+        put_words(pen, words, (uint32_t) strlen(words));
+    }
     snprintf(words, sizeof(words), "pinned %s", pgd_count_words(map->account.pinned).text);
     put_words(pen, words, (uint32_t) strlen(words));
     snprintf(words, sizeof(words), "dropped %s", pgd_count_words(map->account.dropped).text);
@@ -299,7 +303,7 @@ static void put_legend(const struct pgd_map *map, struct pen *pen)
         "being written",
         "pinned",
         "on flash, some of it in memory as well",
-        "lost on flash, summary only",
+        "only a summary is left",
         "dropped, gone",
         "free",
         "reserved for tables and scratch",

@@ -71,9 +71,10 @@ struct pgd_options {
     bool governor;
     bool no_governor;
     uint64_t ctx_size;
-    int on_full; /* enum pagoda_on_full, or PGD_ON_FULL_DEFAULT */
-    int policy;  /* enum pagoda_policy_kind */
-    int select;  /* 0: auto, 1: all, 2: random, 3: oracle */
+    int on_full;    /* enum pagoda_on_full, or PGD_ON_FULL_DEFAULT */
+    int policy;     /* enum pagoda_policy_kind */
+    int select;     /* 0: auto, 1: all, 2: random, 3: oracle */
+    int flash_full; /* enum pagoda_on_flash_full */
     float recall;
     uint64_t flash;
     uint64_t flash_write;

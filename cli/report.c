@@ -49,6 +49,7 @@ static json_t *tokens_object(const struct pgd_report *report)
     json_object_set_new(object, "quantized", count(account->quantized));
     json_object_set_new(object, "spilled", count(account->spilled));
     json_object_set_new(object, "unread", count(account->unread));
+    json_object_set_new(object, "collapsed", count(account->collapsed));
     json_object_set_new(object, "dropped", count(account->dropped));
     json_object_set_new(object, "pinned", count(account->pinned));
     return object;
@@ -94,6 +95,7 @@ static json_t *kv_object(const struct pgd_report *report)
     json_object_set_new(object, "flash_direct", json_boolean(report->memory.flash_is_direct));
     json_object_set_new(object, "pages_spilled", count(report->memory.spilled_pages));
     json_object_set_new(object, "pages_recalled", count(report->memory.recalled_pages));
+    json_object_set_new(object, "pages_collapsed", count(report->memory.collapsed_pages));
     json_object_set_new(object, "pages_late", count(report->memory.late_pages));
     json_object_set_new(object, "pages_lost", count(report->memory.lost_pages));
     json_object_set_new(object, "unread_mass", real(report->account.unread_mass));

@@ -29,6 +29,7 @@ static const struct field fields[] = {
     {"tokens", "quantized", AT(account.quantized)},
     {"tokens", "spilled", AT(account.spilled)},
     {"tokens", "unread", AT(account.unread)},
+    {"tokens", "collapsed", AT(account.collapsed)},
     {"tokens", "dropped", AT(account.dropped)},
     {"tokens", "pinned", AT(account.pinned)},
     {"pages", "dropped", AT(memory.evicted_pages)},
@@ -197,6 +198,17 @@ static void add_spills(json_t *events, const struct pgd_trace_line *before, cons
     }
 }
 
+static void add_collapses(json_t *events, const struct pgd_trace_line *before, const struct pgd_trace_line *after)
+{
+    const uint64_t pages = growth(before->memory.collapsed_pages, after->memory.collapsed_pages);
+    if (pages > 0) {
+        char words[128];
+        snprintf(words, sizeof(words), "flash was full: of %s pages only a summary is left; so it is for %s tokens",
+                 pgd_count_words(pages).text, pgd_count_words(after->account.collapsed).text);
+        pgd_trace_add_event(events, "collapsed", pages, 0, words);
+    }
+}
+
 static void add_pins(json_t *events, const struct pgd_trace_line *before, const struct pgd_trace_line *after)
 {
     if (after->account.pinned != before->account.pinned) {
@@ -235,6 +247,7 @@ json_t *pgd_trace_events(const struct pgd_trace_line *before, const struct pgd_t
     add_returns(events, before, after);
     add_shrinking(events, before, after);
     add_spills(events, before, after);
+    add_collapses(events, before, after);
     add_drops(events, before, after);
     add_pins(events, before, after);
     return events;

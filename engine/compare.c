@@ -10,7 +10,7 @@ bool pgd_compare_has_acted(struct pgd_bridge *bridge)
 {
     struct pagoda_account account;
     pagoda_cache_account(pgd_bridge_cache(bridge), &account);
-    return account.dropped + account.quantized + account.spilled > 0;
+    return account.dropped + account.quantized + account.spilled + account.collapsed > 0;
 }
 
 /* How many of the next `left` tokens all caches take at once. */

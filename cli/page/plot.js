@@ -63,8 +63,8 @@
 
   // ---- events ----
 
-  const KINDS = {'re-encoded': 'quantized', dropped: 'soft', spilled: 'spilled', budget: 'budget', refused: 'budget',
-    pinned: 'exact', 'taken back': 'digests', end: 'ink'};
+  const KINDS = {'re-encoded': 'quantized', dropped: 'soft', spilled: 'spilled', collapsed: 'collapsed',
+    budget: 'budget', refused: 'budget', pinned: 'exact', 'taken back': 'digests', end: 'ink'};
   const kindColor = what => color(KINDS[what] || 'soft');
 
   // Events of a kind that follow each other closely are one entry from first to last.
@@ -233,6 +233,7 @@
       {label: 'smaller pages', column: tokens.quantized, color: 'quantized'},
       {label: 'on flash, read', column: tokens.spilled.map((n, i) => n - tokens.unread[i]), color: 'spilled'},
       {label: 'on flash, not read', column: tokens.unread, color: 'unread'},
+      {label: 'only a summary', column: tokens.collapsed, color: 'collapsed'},
       {label: 'dropped', column: tokens.dropped, color: 'dropped'},
     ], [{label: 'pinned', column: tokens.pinned, color: 'pinned', dash: [4, 4]}], number);
     const working = columns.tokens_per_second.map((speed, i) => (columns.batch_tokens[i] > 0 ? speed : null));

@@ -72,7 +72,13 @@ struct pagoda_layer {
 
 struct pgd_vfs; /* of no use to a host */
 
-/* Where pages go with PAGODA_ON_FULL_SPILL, and how they come back. Zero-initialise, then set what matters. */
+/* What becomes of the oldest pages when flash takes nothing more. */
+enum pagoda_on_flash_full {
+    PAGODA_ON_FLASH_FULL_COLLAPSE = 0, /* their digests stay and stand in for them; dropped is only what has none left
+                                        * to make, the oldest of those digests first */
+    PAGODA_ON_FLASH_FULL_DROP          /* the policy drops them */
+};
+
 /* Ways to choose the pages that a single token reads, to measure pagoda's own against. Slow; not for users. */
 enum pagoda_yardstick {
     PAGODA_YARDSTICK_NONE = 0,
@@ -80,6 +86,7 @@ enum pagoda_yardstick {
     PAGODA_YARDSTICK_ORACLE  /* by the attention they really have: all pages are read to know it */
 };
 
+/* Where pages go with PAGODA_ON_FULL_SPILL, and how they come back. Zero-initialise, then set what matters. */
 struct pagoda_flash_options {
     const char *directory;       /* of the nameless spill file; NULL: the user's cache directory */
     uint64_t bytes_max;          /* most bytes of the file in use; 0: as many as the file system has to spare */
@@ -92,6 +99,8 @@ struct pagoda_flash_options {
     uint32_t stall_ms;           /* most milliseconds that a single token waits for flash; pages that are later are
                                   * stood in for by their digest. 0: wait as long as it takes */
     enum pagoda_yardstick yardstick;
+    enum pagoda_on_flash_full
+        on_full; /* bytes_max, the file system or write_budget_bytes is used up, or writing fails */
 };
 
 /* Options of a cache; start from pagoda_cache_options_default. */
@@ -113,7 +122,7 @@ struct pagoda_cache_options {
     uint32_t exact_first;          /* tokens at the start that are never re-encoded; default 16 */
     uint32_t exact_recent;         /* latest tokens that are never re-encoded; default 128 */
     enum pagoda_on_full on_full;
-    struct pagoda_policy policy;       /* with PAGODA_ON_FULL_SPILL: who is dropped once flash is full too */
+    struct pagoda_policy policy;       /* with PAGODA_ON_FULL_SPILL: who goes first once flash is full too */
     struct pagoda_flash_options flash; /* for PAGODA_ON_FULL_SPILL */
     uint64_t rollback_tokens; /* the last so many tokens can be taken back: window layers keep their pages, and all
                                * layers their exact rows, this much longer; default 0: as far as they happen to */

@@ -15,7 +15,7 @@ extern "C" {
 enum pagoda_on_full {
     PAGODA_ON_FULL_STOP = 0, /* refuse the next token with PAGODA_FULL */
     PAGODA_ON_FULL_EVICT,    /* let the policy drop pages */
-    PAGODA_ON_FULL_SPILL     /* move pages to flash; when that is full too, let the policy drop them */
+    PAGODA_ON_FULL_SPILL     /* move pages to flash; when that is full too: enum pagoda_on_flash_full */
 };
 
 enum pagoda_policy_kind {

@@ -14,8 +14,8 @@
 extern "C" {
 #endif
 
-/* Where the tokens of the sequence are. total = ram + quantized + spilled + dropped; unread tokens
- * are spilled ones that attention did not read; pinned ones are counted in ram as well. A token that a
+/* Where the tokens of the sequence are. total = ram + quantized + spilled + collapsed + dropped;
+ * unread tokens are spilled ones that attention did not read; pinned ones are counted in ram as well. A token that a
  * sliding-window layer cannot see any more, by the model's own design, is not called dropped as long
  * as some layer holds it. */
 struct pagoda_account {
@@ -24,6 +24,7 @@ struct pagoda_account {
     uint64_t quantized; /* in memory, in another codec than f16 */
     uint64_t spilled;   /* on flash only; a token some of whose layers are in memory counts by its share of pages */
     uint64_t unread;    /* of these, not read by the last token, by the same measure; their digests stood in */
+    uint64_t collapsed; /* nothing is left but their digests, which stand in for them; by the same measure */
     uint64_t dropped;   /* gone */
     uint64_t pinned;
     uint64_t by_codec[PAGODA_CODEC_COUNT]; /* tokens in memory by codec; f16 is `ram`, the others are `quantized` */
@@ -63,12 +64,13 @@ struct pagoda_memory {
     uint64_t flash_bytes;           /* of the spill file in use */
     uint64_t flash_bytes_written;   /* since open */
     uint64_t flash_bytes_read;
-    uint64_t spilled_pages;  /* written to flash since open or reset */
-    uint64_t recalled_pages; /* back in memory for more than one token */
-    uint64_t late_pages;     /* wanted, but not there in time: their digest stood in */
-    uint64_t lost_pages;     /* could not be read any more, or not as they were written: nothing but a digest is left */
-    uint64_t stalled_ns;     /* time that tokens waited for flash */
-    bool flash_is_direct;    /* the page cache is not involved */
+    uint64_t spilled_pages;   /* written to flash since open or reset */
+    uint64_t recalled_pages;  /* back in memory for more than one token */
+    uint64_t collapsed_pages; /* given up for their digests since open or reset, when flash took nothing more */
+    uint64_t late_pages;      /* wanted, but not there in time: their digest stood in */
+    uint64_t lost_pages;  /* could not be read any more, or not as they were written: nothing but a digest is left */
+    uint64_t stalled_ns;  /* time that tokens waited for flash */
+    bool flash_is_direct; /* the page cache is not involved */
     const char *flash_problem; /* why nothing more is written; NULL: all is well. Valid until the next batch */
 };
 PAGODA_API void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory *memory);

@@ -2,17 +2,26 @@
 #include "base/number.h"
 #include "cache/spill.h"
 
-/* Tokens of a block that are on flash only: its tokens, times the share of its pages. */
-static double spilled_tokens(const struct pagoda_cache *cache, uint32_t index, uint64_t held)
+/* Tokens of a block whose pages are in this state: its tokens, times the share of those pages. */
+static double tokens_in_state(const struct pagoda_cache *cache, uint32_t index, uint64_t held,
+                              enum pagoda_page_state state)
 {
-    uint32_t away = 0;
+    uint32_t there = 0;
     uint32_t pages = 0;
     for (uint32_t layer = 0; cache->spill != NULL && layer < cache->layer_count; layer++) {
         const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
-        away += pgd_page_is_away(page) ? 1 : 0;
+        there += page->state == state ? 1 : 0;
         pages += page->state != PAGODA_PAGE_ABSENT ? 1 : 0;
     }
-    return away == 0 ? 0 : (double) held * away / pages;
+    return there == 0 ? 0 : (double) held * there / pages;
+}
+
+/* Takes whole tokens, at most `most`, so that they add up: what a share leaves over is carried to the next block. */
+static uint64_t take_whole(double *tokens, uint64_t most)
+{
+    const uint64_t whole = pgd_min_u64(most, (uint64_t) *tokens);
+    *tokens -= (double) whole;
+    return whole;
 }
 
 static void add_unread(const struct pagoda_cache *cache, struct pagoda_account *account)
@@ -33,17 +42,20 @@ static void add_unread(const struct pagoda_cache *cache, struct pagoda_account *
 void pagoda_cache_account(const struct pagoda_cache *cache, struct pagoda_account *account)
 {
     double spilled = 0;
+    double collapsed = 0;
     *account = (struct pagoda_account) {.total = cache->position};
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         const struct pgd_block *block = pgd_table_block(cache->table, index);
         const uint64_t held =
             block->first >= cache->position ? 0 : pgd_min_u64(block->count, cache->position - block->first);
         const uint8_t rung = pgd_table_codec(cache->table, index);
-        /* Whole tokens, so that they add up: what a share leaves over is carried to the next block. */
-        spilled += spilled_tokens(cache, index, held);
-        const uint64_t away = pgd_min_u64(held, (uint64_t) spilled);
-        spilled -= (double) away;
-        account->spilled += away;
+        spilled += tokens_in_state(cache, index, held, PAGODA_PAGE_SPILLED);
+        collapsed += tokens_in_state(cache, index, held, PAGODA_PAGE_COLLAPSED);
+        const uint64_t on_flash = take_whole(&spilled, held);
+        const uint64_t given_up = take_whole(&collapsed, held - on_flash);
+        const uint64_t away = on_flash + given_up;
+        account->spilled += on_flash;
+        account->collapsed += given_up;
         account->by_codec[cache->codec_ids[rung]] += held - away;
         if (cache->codecs[rung]->exact) {
             account->ram += held - away;
@@ -52,10 +64,11 @@ void pagoda_cache_account(const struct pagoda_cache *cache, struct pagoda_accoun
         }
         account->pinned += block->pinned ? held : 0;
     }
-    account->dropped = account->total - account->ram - account->quantized - account->spilled;
+    account->dropped = account->total - account->ram - account->quantized - account->spilled - account->collapsed;
     add_unread(cache, account);
     account->exact = account->dropped == 0 && account->quantized == 0 &&
-                     (cache->spill == NULL || cache->spill->skipped_pages + cache->spill->lost_pages == 0) &&
+                     (cache->spill == NULL ||
+                      cache->spill->skipped_pages + cache->spill->lost_pages + cache->spill->collapsed_pages == 0) &&
                      (account->spilled == 0 || cache->codecs[cache->rung_count - 1]->exact);
 }
 
@@ -84,6 +97,7 @@ static void add_flash(const struct pgd_spill *spill, struct pagoda_memory *memor
     memory->flash_is_direct = stats.direct;
     memory->spilled_pages = spill->spilled_pages;
     memory->recalled_pages = spill->recalled_pages;
+    memory->collapsed_pages = spill->collapsed_pages;
     memory->late_pages = spill->late_pages;
     memory->lost_pages = spill->lost_pages;
     memory->stalled_ns = spill->stalled_ns;

@@ -88,6 +88,9 @@ static enum pagoda_status check_options(const struct pagoda_cache_options *optio
     if (!(options->flash.recall >= 0 && options->flash.recall <= 1)) {
         return pgd_fail(error, PAGODA_INVALID, "recall is a share of the attention, between 0 and 1");
     }
+    if ((unsigned) options->flash.on_full > PAGODA_ON_FLASH_FULL_DROP) {
+        return pgd_fail(error, PAGODA_INVALID, "unknown rule %d for full flash", (int) options->flash.on_full);
+    }
     if ((unsigned) options->codec >= PAGODA_CODEC_COUNT || (unsigned) options->codec_tight >= PAGODA_CODEC_COUNT ||
         (options->codec_tight != PAGODA_CODEC_F16 && options->codec_tight < options->codec)) {
         return pgd_fail(error, PAGODA_INVALID, "codecs %d and, when tight, %d: the second must be the smaller one",

@@ -2,7 +2,8 @@
  *
  * Room is made before a batch opens, never inside it. The order: pages that window layers have passed
  * are freed (nobody can see them); blocks that the policy does not want to keep leave; then, while the
- * new pages do not fit, the policy names one block after the other. A batch that could not fit even
+ * new pages do not fit, the policy names one block after the other. With a flash tier pages are spilled before, and
+ * collapse to their digests when that is full (spill.c). A batch that could not fit even
  * then is refused before anything leaves.
  */
 #include "base/number.h"
@@ -270,10 +271,17 @@ static uint64_t blocks_in(const struct pagoda_cache *cache, const struct potenti
     return blocks - pgd_min_u64(blocks, pgd_div_up_u64(kept, cache->block_bytes[0]));
 }
 
+/* Who has to be dropped: of blocks that can be given up, those that have been already are missed least. */
+static uint32_t choose_dropped(const struct pagoda_cache *cache, uint64_t end_position, bool must_free)
+{
+    const uint32_t collapsed = cache->spill != NULL && must_free ? pgd_spill_oldest_collapsed(cache) : UINT32_MAX;
+    return collapsed < pgd_table_count(cache->table) ? collapsed : choose(cache, end_position, must_free);
+}
+
 bool pgd_cache_evict_one(struct pagoda_cache *cache)
 {
     const bool evicts = cache->on_full != PAGODA_ON_FULL_STOP;
-    const uint32_t victim = evicts ? choose(cache, cache->position, true) : PGD_POLICY_NOBODY;
+    const uint32_t victim = evicts ? choose_dropped(cache, cache->position, true) : PGD_POLICY_NOBODY;
     if (victim != PGD_POLICY_NOBODY) {
         evict(cache, victim);
     }
@@ -313,7 +321,8 @@ static enum pagoda_status refuse(const struct pagoda_cache *cache, uint32_t coun
                     count, budget, (unsigned long long) cache->tokens_capacity);
 }
 
-/* One step that makes room without dropping anything: smaller, to flash, closer together. False when none is left. */
+/* One step that makes room without dropping anything: smaller, closer together, to flash, to its digests. False when
+ * none is left. */
 static bool make_frames(struct pagoda_cache *cache, uint32_t count, uint64_t end_position)
 {
     if (cache->on_full == PAGODA_ON_FULL_SPILL && frames_fit(cache, count)) {
@@ -343,7 +352,7 @@ enum pagoda_status pgd_cache_make_room(struct pagoda_cache *cache, uint32_t coun
         if (cache->on_full == PAGODA_ON_FULL_STOP || (cache->on_full == PAGODA_ON_FULL_SPILL && !must_free)) {
             break;
         }
-        const uint32_t victim = choose(cache, end_position, must_free);
+        const uint32_t victim = choose_dropped(cache, end_position, must_free);
         if (victim == PGD_POLICY_NOBODY) {
             break; /* with several frame classes there may still be no room, when slabs do not pack */
         }

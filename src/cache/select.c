@@ -284,7 +284,7 @@ static void note_unread(const struct pgd_attend_call *call)
     }
     uint32_t unread = 0;
     for (uint32_t i = 0; i < pgd_table_count(call->cache->table); i++) {
-        unread += spill->unread[i] != 0 ? 1 : 0;
+        unread += spill->unread[i] == PAGODA_PAGE_SPILLED ? 1 : 0;
     }
     spill->unread_pages += unread;
     spill->skipped_pages += unread;

@@ -6,6 +6,7 @@
 #include "base/number.h"
 #include "base/status.h"
 #include "kernels/digest.h"
+#include "policy/policy.h"
 
 #define XXH_INLINE_ALL /* all of the library is its header */
 #include <xxhash.h>
@@ -227,6 +228,7 @@ void pgd_spill_forget_all(struct pagoda_cache *cache)
     spill->lost_pages = 0;
     spill->late_pages = 0;
     spill->spilled_pages = 0;
+    spill->collapsed_pages = 0;
     spill->recalled_pages = 0;
     spill->unread_pages = 0;
     spill->skipped_pages = 0;
@@ -428,6 +430,17 @@ static bool write_oldest(struct pagoda_cache *cache, uint64_t end_position, uint
     return !spill->failed;
 }
 
+/* A block needs its copies on flash no more. */
+static void leave_group(struct pagoda_cache *cache, uint32_t index)
+{
+    struct pgd_spill *spill = cache->spill;
+    struct pgd_spill_block *block = about(cache, index);
+    if (block->group != PGD_GROUP_NONE && --spill->groups[block->group].live == 0) {
+        free_group(cache, block->group, spill->groups[block->group].blocks, cache->layer_count);
+    }
+    block->group = PGD_GROUP_NONE;
+}
+
 void pgd_spill_forget(struct pagoda_cache *cache, uint32_t index)
 {
     struct pgd_spill *spill = cache->spill;
@@ -436,9 +449,7 @@ void pgd_spill_forget(struct pagoda_cache *cache, uint32_t index)
         pgd_ledger_give(&cache->ledger, PAGODA_MEMORY_DIGESTS, pgd_pool_frame_bytes(cache->pool, spill->digest_class));
         pgd_pool_give(cache->pool, block->digests);
     }
-    if (block->group != PGD_GROUP_NONE && --spill->groups[block->group].live == 0) {
-        free_group(cache, block->group, spill->groups[block->group].blocks, cache->layer_count);
-    }
+    leave_group(cache, index);
     *block = (struct pgd_spill_block) {.group = PGD_GROUP_NONE, .digests = PGD_FRAME_NONE};
 }
 
@@ -512,14 +523,20 @@ static bool make_digests(struct pagoda_cache *cache, uint32_t index)
 
 /* ---- out of memory ---- */
 
-static void spill_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
+/* A page in memory is about to lose its frame. */
+static void take_off_the_books(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
 {
     const uint32_t rung = pgd_table_page(cache->table, index, layer)->codec;
     cache->live_row_bytes -= pgd_cache_live_bytes(cache, index, layer);
     pgd_ledger_give(&cache->ledger, pgd_cache_category(rung),
                     pgd_pool_frame_bytes(cache->pool, cache->layers[layer].kinds[rung].frame_class));
-    pgd_pool_give(cache->pool, pgd_table_spill(cache->table, index, layer));
     cache->spill->layers[layer].away++;
+}
+
+static void spill_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
+{
+    take_off_the_books(cache, index, layer);
+    pgd_pool_give(cache->pool, pgd_table_spill(cache->table, index, layer));
 }
 
 /* All pages in memory of the oldest block that was written but has no digests yet. */
@@ -583,11 +600,85 @@ static bool spill_coldest(struct pagoda_cache *cache, bool dense)
     return any;
 }
 
+/* ---- when flash takes nothing more ---- */
+
+static void collapse_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
+{
+    const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
+    if (pgd_page_has_frame(page)) {
+        take_off_the_books(cache, index, layer);
+    }
+    const uint32_t frame = pgd_table_collapse(cache->table, index, layer);
+    if (frame != PGD_FRAME_NONE) {
+        pgd_pool_give(cache->pool, frame);
+    }
+    cache->spill->layers[layer].collapsed++;
+}
+
+/* Nothing but the digests of a block stays; false when there is no frame for those. */
+static bool collapse_block(struct pagoda_cache *cache, uint32_t index)
+{
+    if (!pgd_spill_has_digests(cache, index) && !make_digests(cache, index)) {
+        return false;
+    }
+    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+        const uint8_t state = pgd_table_page(cache->table, index, layer)->state;
+        if (cache->spill->layers[layer].grows && state != PAGODA_PAGE_COLLAPSED) {
+            collapse_page(cache, index, layer);
+            cache->spill->collapsed_pages++;
+        }
+    }
+    leave_group(cache, index);
+    return true;
+}
+
+/* Whether the policy lets a block go. */
+static bool may_go(const struct pagoda_cache *cache, uint32_t index)
+{
+    struct pgd_policy_block block;
+    pgd_cache_policy_block(cache, index, &block);
+    return pgd_policy_may_leave(&cache->policy, &block);
+}
+
+/* Flash refuses a write. When it lacks space, the oldest of what it holds makes place for what is younger; else, and
+ * when it holds nothing, the oldest of what was to be written goes instead. While nothing waits to be written, there
+ * is nothing to gain. */
+static bool collapse_oldest(struct pagoda_cache *cache, uint64_t end_position)
+{
+    const struct pgd_spill *spill = cache->spill;
+    const uint32_t count = pgd_table_count(cache->table);
+    if (!spill->failed || spill->options.on_full != PAGODA_ON_FLASH_FULL_COLLAPSE) {
+        return false;
+    }
+    uint32_t written = count;
+    uint32_t waiting = count;
+    for (uint32_t index = count; index-- > 0;) {
+        if (may_go(cache, index)) {
+            written = about(cache, index)->group != PGD_GROUP_NONE ? index : written;
+            waiting = can_be_written(cache, index, end_position) ? index : waiting;
+        }
+    }
+    const uint32_t victim = spill->problem.status == PAGODA_FULL && written < count ? written : waiting;
+    return waiting < count && collapse_block(cache, victim);
+}
+
+uint32_t pgd_spill_oldest_collapsed(const struct pagoda_cache *cache)
+{
+    const uint32_t count = pgd_table_count(cache->table);
+    uint32_t index = 0;
+    while (index < count && !(pgd_spill_has_digests(cache, index) && about(cache, index)->group == PGD_GROUP_NONE &&
+                              may_go(cache, index))) {
+        index++;
+    }
+    return index;
+}
+
 bool pgd_spill_make_room(struct pagoda_cache *cache, uint64_t end_position)
 {
     /* Whole groups first: what draws attention stays in memory, and runs stay long. */
     return spill_written_block(cache) || write_oldest(cache, end_position, group_blocks(cache)) ||
-           spill_coldest(cache, false) || spill_coldest(cache, true) || write_oldest(cache, end_position, 1);
+           spill_coldest(cache, false) || spill_coldest(cache, true) || write_oldest(cache, end_position, 1) ||
+           collapse_oldest(cache, end_position);
 }
 
 void pgd_spill_write_behind(struct pagoda_cache *cache, uint32_t count)
@@ -608,8 +699,7 @@ void pgd_spill_write_behind(struct pagoda_cache *cache, uint32_t count)
 
 void pgd_spill_lose(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
 {
-    pgd_table_collapse(cache->table, index, layer);
-    cache->spill->layers[layer].collapsed++;
+    collapse_page(cache, index, layer);
     cache->spill->lost_pages++;
 }
 

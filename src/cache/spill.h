@@ -168,7 +168,8 @@ struct pgd_spill {
     uint64_t stalled_ns;    /* waited for flash since open or reset */
     uint64_t lost_pages;    /* could not be read any more: only digests are left */
     uint64_t late_pages;
-    uint64_t spilled_pages; /* written since open or reset */
+    uint64_t spilled_pages;   /* written since open or reset */
+    uint64_t collapsed_pages; /* given up for their digests since open or reset */
     uint64_t recalled_pages;
     uint64_t unread_pages;  /* by the last token */
     uint64_t skipped_pages; /* by all tokens since open or reset */
@@ -223,8 +224,8 @@ uint64_t pgd_spill_bytes_per_token(const struct pagoda_cache *cache);
 /* Whether the file system has more to spare than what is left to others. */
 bool pgd_spill_has_space(const struct pagoda_cache *cache);
 
-/* One step towards more room: pages that are on flash leave memory, or a group of blocks is written. False when
- * nothing more can be done. */
+/* One step towards more room: pages that are on flash leave memory, a group of blocks is written, or, when flash takes
+ * nothing more, a block collapses to its digests. False when nothing more can be done. */
 PGD_MUST_CHECK bool pgd_spill_make_room(struct pagoda_cache *cache, uint64_t end_position);
 
 /* Once something was spilled: what has grown old enough is written before there is need, so that any of it can make
@@ -233,6 +234,10 @@ void pgd_spill_write_behind(struct pagoda_cache *cache, uint32_t count);
 
 /* Whether a page can make place for another: its bytes are on flash, and its digests in memory. */
 bool pgd_spill_may_leave(const struct pagoda_cache *cache, uint32_t index, uint32_t layer);
+
+/* The oldest block that may be dropped and of which nothing but digests is left; the number of blocks when there is
+ * none. */
+uint32_t pgd_spill_oldest_collapsed(const struct pagoda_cache *cache);
 
 /* A block is about to be removed from the table. */
 void pgd_spill_forget(struct pagoda_cache *cache, uint32_t index);

@@ -274,11 +274,15 @@ void pgd_table_recall(struct pgd_table *table, uint32_t index, uint32_t layer, u
     page->state = PAGODA_PAGE_CLEAN;
 }
 
-void pgd_table_collapse(struct pgd_table *table, uint32_t index, uint32_t layer)
+uint32_t pgd_table_collapse(struct pgd_table *table, uint32_t index, uint32_t layer)
 {
     struct pgd_page *const page = page_at(table, index, layer);
-    PGD_ASSERT(page->state == PAGODA_PAGE_SPILLED);
+    PGD_ASSERT(page->state == PAGODA_PAGE_SEALED || page->state == PAGODA_PAGE_CLEAN ||
+               page->state == PAGODA_PAGE_SPILLED);
+    const uint32_t frame = page->frame;
+    page->frame = PGD_FRAME_NONE;
     page->state = PAGODA_PAGE_COLLAPSED;
+    return frame;
 }
 
 void pgd_table_set_heat(struct pgd_table *table, uint32_t index, uint32_t layer, uint16_t heat)

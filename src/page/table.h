@@ -13,7 +13,8 @@
  *      |                                                                                           v   |   recall
  *      +--- pgd_table_clear_page: from any state         COLLAPSED <------------------------ SPILLED --+
  *                                                                  pgd_table_collapse
- *    pgd_table_reencode gives a SEALED or CLEAN page another frame, and leaves its state.
+ *    pgd_table_collapse takes a SEALED or CLEAN page as well. pgd_table_reencode gives a SEALED or CLEAN page another
+ *    frame, and leaves its state.
  *
  * Invariants
  *   I1  A page is in exactly one state, and has a frame if and only if it is OPEN, SEALED or CLEAN.
@@ -105,8 +106,9 @@ PGD_MUST_CHECK uint32_t pgd_table_spill(struct pgd_table *table, uint32_t index,
 /* A spilled page is in memory again, in `frame`. */
 void pgd_table_recall(struct pgd_table *table, uint32_t index, uint32_t layer, uint32_t frame);
 
-/* The bytes of a spilled page are lost, or given up. */
-void pgd_table_collapse(struct pgd_table *table, uint32_t index, uint32_t layer);
+/* The bytes of a sealed, clean or spilled page are lost, or given up: returns the frame to give back, PGD_FRAME_NONE
+ * when there was none. */
+PGD_MUST_CHECK uint32_t pgd_table_collapse(struct pgd_table *table, uint32_t index, uint32_t layer);
 
 void pgd_table_set_heat(struct pgd_table *table, uint32_t index, uint32_t layer, uint16_t heat);
 

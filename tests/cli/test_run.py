@@ -14,7 +14,7 @@ NUMBER = (int, float)
 CONTRACT = {
     "text": str, "stop": str, "policy": str, "on_full": str, "seed": int, "exact": bool,
     "tokens": {"prompt": int, "generated": int, "ram": int, "quantized": int, "spilled": int, "unread": int,
-               "dropped": int, "pinned": int},
+               "collapsed": int, "dropped": int, "pinned": int},
     "kv": {"budget_bytes": int, "peak_bytes": int, "codec": str, "utilisation": NUMBER, "flash_bytes": int,
            "flash_bytes_written": int, "flash_bytes_read": int},
     "memory": {"peak_rss_bytes": int, "weights_bytes": int, "compute_bytes": int},

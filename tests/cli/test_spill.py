@@ -60,10 +60,30 @@ def what_is_spilled_is_counted_by_the_day():
 
 
 @suite.test
-def a_bound_on_flash_lets_the_policy_drop():
-    report, _ = told(*TIGHT, "--flash", "2M")
+def a_bound_on_flash_lets_the_policy_drop_if_it_shall():
+    report, _ = told(*TIGHT, "--flash", "2M", "--flash-full", "drop")
     assert 0 < report["kv"]["flash_bytes"] <= 2 << 20, report["kv"]
-    assert report["tokens"]["dropped"] > 0, report["tokens"]
+    assert report["tokens"]["dropped"] > 0 and report["tokens"]["collapsed"] == 0, report["tokens"]
+
+
+@suite.test
+def a_bound_on_flash_leaves_summaries():
+    report, err = told(*TIGHT, "--flash", "2M")
+    tokens, kv = report["tokens"], report["kv"]
+    assert 0 < kv["flash_bytes"] <= 2 << 20 and kv["peak_bytes"] <= kv["budget_bytes"], kv
+    assert tokens["collapsed"] > 100 and kv["pages_collapsed"] > 0 and tokens["dropped"] == 0, report
+    held = tokens["ram"] + tokens["quantized"] + tokens["spilled"] + tokens["collapsed"]
+    assert held == tokens["prompt"] + tokens["generated"] and not report["exact"], report
+    assert "only summarised" in err, err
+
+
+@suite.test
+def the_page_map_shows_what_is_only_summarised():
+    question = "Tell me about ships. " + open(prompt(), encoding="utf-8").read().replace("\n", " ")
+    result = run("chat", chat_model(), *TIGHT, "--flash", "2M", "--temp", "0", "-n", "8", "--ascii",
+                 stdin=(question + "\n/context\n/stats\n").encode(), code=0)
+    assert "only summarised" in result.out and "ddd" in result.out, result.out
+    assert "d only a summary is left" in result.out, result.out
 
 
 @suite.test

@@ -68,7 +68,8 @@ def every_line_adds_up_and_keeps_the_budget():
         assert sum(line["bytes"].values()) == line["used_bytes"], line
         assert line["used_bytes"] <= line["peak_bytes"] <= line["budget_bytes"] == 5 << 20, line
         tokens = line["tokens"]
-        assert tokens["ram"] + tokens["quantized"] + tokens["spilled"] + tokens["dropped"] == tokens["total"], line
+        held = tokens["ram"] + tokens["quantized"] + tokens["spilled"] + tokens["collapsed"]
+        assert held + tokens["dropped"] == tokens["total"], line
         assert tokens["unread"] <= tokens["spilled"] and tokens["pinned"] <= tokens["total"], line
         assert 1 << 20 < line["rss_bytes"] <= 1.1 * report["memory"]["peak_rss_bytes"], line
         assert line["available_bytes"] > 0, line
@@ -81,7 +82,7 @@ def every_line_adds_up_and_keeps_the_budget():
 def the_last_line_says_what_json_says():
     path, report = tight_trace()
     last = lines_of(path)[-1]
-    for place in ("ram", "quantized", "spilled", "unread", "dropped", "pinned"):
+    for place in ("ram", "quantized", "spilled", "unread", "collapsed", "dropped", "pinned"):
         assert last["tokens"][place] == report["tokens"][place], (place, last, report)
     assert last["peak_bytes"] == report["kv"]["peak_bytes"], (last, report)
     assert last["events"][-1]["what"] == "end", last
@@ -260,7 +261,8 @@ def made_line(index, used=1000, **changes):
     line = {
         "t": index / 20, "batch_tokens": 1, "budget_bytes": 5000, "used_bytes": used, "peak_bytes": used,
         "rss_bytes": 1, "available_bytes": 1,
-        "tokens": {"total": index, "ram": index, "quantized": 0, "spilled": 0, "unread": 0, "dropped": 0, "pinned": 0},
+        "tokens": {"total": index, "ram": index, "quantized": 0, "spilled": 0, "unread": 0, "collapsed": 0,
+                   "dropped": 0, "pinned": 0},
         "pages": {"dropped": 0, "reencoded": 0, "passed_by_windows": 0},
         "bytes": {"kv_exact": used, "kv_quantized": 0, "digests": 0, "tables": 0, "staging": 0, "draft": 0},
         "tokens_per_second": 20.0,

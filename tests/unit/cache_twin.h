@@ -295,15 +295,14 @@ static inline bool account_adds_up(const struct pagoda_cache *cache)
     for (int i = 0; i < PAGODA_MEMORY_CATEGORIES; i++) {
         sum += memory.by_category[i];
     }
-    return account.ram + account.quantized + account.spilled + account.dropped == account.total &&
+    return account.ram + account.quantized + account.spilled + account.collapsed + account.dropped == account.total &&
            account.total == pagoda_cache_position(cache) && sum == memory.used_bytes &&
            memory.used_bytes <= memory.budget_bytes && memory.peak_bytes <= memory.opened_bytes &&
            memory.budget_bytes <= memory.opened_bytes &&
            memory.by_category[PAGODA_MEMORY_KV_EXACT] + memory.by_category[PAGODA_MEMORY_KV_QUANTIZED] ==
                memory.frame_bytes &&
-           memory.live_row_bytes <= memory.frame_bytes &&
-           account.exact <= (account.dropped + account.quantized == 0) &&
-           account.exact >= (account.dropped + account.quantized + account.spilled == 0);
+           memory.live_row_bytes <= memory.frame_bytes && account.exact <= (account.dropped + account.quantized == 0) &&
+           account.exact >= (account.dropped + account.quantized + account.spilled + account.collapsed == 0);
 }
 
 static inline struct twin *new_twin(void)
