@@ -329,7 +329,7 @@ static void fill(struct bench *b)
 
 static struct pgd_partial partial_of(uint32_t size)
 {
-    struct pgd_partial partial = {floats(ROWS_MAX), floats(ROWS_MAX), floats((size_t) ROWS_MAX * size)};
+    struct pgd_partial partial = {floats(ROWS_MAX), floats(ROWS_MAX), floats((size_t) ROWS_MAX * size), NULL};
     for (uint32_t i = 0; i < ROWS_MAX; i++) {
         partial.max[i] = partial.sum[i] = 1;
     }

@@ -126,6 +126,8 @@ struct pagoda_cache_options {
     struct pagoda_flash_options flash; /* for PAGODA_ON_FULL_SPILL */
     uint64_t rollback_tokens; /* the last so many tokens can be taken back: window layers keep their pages, and all
                                * layers their exact rows, this much longer; default 0: as far as they happen to */
+    bool counts_draws;        /* keep an account of what single tokens draw on: pagoda_cache_draws. Takes some memory
+                               * of the budget, and less than 1 % of a token's time */
     const char *cpu;          /* kernel level: NULL or "auto", or a name of pagoda_cpu_levels */
     const struct pagoda_system *system; /* NULL: the defaults */
 };

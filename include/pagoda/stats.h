@@ -101,6 +101,30 @@ struct pagoda_span {
 PAGODA_API void pagoda_cache_visit(const struct pagoda_cache *cache,
                                    bool (*visit)(void *user, const struct pagoda_span *span), void *user);
 
+/* ---- what a reply draws on ---- */
+
+/* A page, and which share of the attention of single tokens went to it, over all heads of the layers that see all text
+ * (of all layers, when every one has a window). Pages that were not read count by what their digests expect. */
+struct pagoda_draw {
+    struct pagoda_span span;
+    double share; /* 0 .. 1 */
+};
+
+struct pagoda_draws {
+    bool counted;   /* false: no single token was attended since draws_begin, or options.counts_draws was not set */
+    uint64_t since; /* position of the first token that was counted */
+    double gone;    /* share of pages that were dropped or taken back since; with those of all others it makes 1 */
+};
+
+/* Forgets what was counted, and counts from the next single token on: call it at the start of a reply. No effect while
+ * a batch is open, or without options.counts_draws. */
+PAGODA_API void pagoda_cache_draws_begin(struct pagoda_cache *cache);
+
+/* What has been counted so far. `visit` (may be NULL) hears of the pages as from pagoda_cache_visit, and the shares of
+ * those that are there; it is not called when nothing was counted. Not while a batch is open. */
+PAGODA_API void pagoda_cache_draws(const struct pagoda_cache *cache, struct pagoda_draws *draws,
+                                   bool (*visit)(void *user, const struct pagoda_draw *draw), void *user);
+
 #ifdef __cplusplus
 }
 #endif

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/number.h"
+#include "cache/draws.h"
 #include "cache/spill.h"
 
 #define CHUNKS_FEW 4u /* with fewer chunks than this for each thread, KV heads are shared out too */
@@ -121,7 +122,7 @@ struct pgd_merging pgd_attend_merging(const struct pgd_attend_call *call, const 
     struct pgd_partial states[2];
     for (int i = 0; i < 2; i++) {
         states[i] = (struct pgd_partial) {streamed[i].max + row, streamed[i].sum + row,
-                                          streamed[i].out + row * call->shape.value_size};
+                                          streamed[i].out + row * call->shape.value_size, NULL};
     }
     return (struct pgd_merging) {states[0], states[1]};
 }
@@ -235,7 +236,10 @@ struct pgd_partial pgd_attend_partial(const struct pgd_attend_call *call, uint32
 {
     const size_t floats = (size_t) call->group * (call->shape.value_size + 2u);
     float *base = call->cache->partials + ((size_t) head * call->slots + index) * floats;
-    return (struct pgd_partial) {.max = base, .sum = base + call->group, .out = base + 2u * call->group};
+    return (struct pgd_partial) {.max = base,
+                                 .sum = base + call->group,
+                                 .out = base + 2u * call->group,
+                                 .blocks = call->draws ? pgd_draws_sums(call, head, index) : NULL};
 }
 
 static void merge_head(const struct pgd_attend_call *call, uint32_t head)
@@ -250,10 +254,15 @@ static void merge_head(const struct pgd_attend_call *call, uint32_t head)
     if (has_collapsed(call)) {
         pgd_attend_pack_rows(call, &item); /* this worker's rows are packed for all heads */
         pgd_attend_stand_ins(call, &item, 0, &merging.rotated);
+    }
+    pgd_attend_finish_merging(call, &item, &merging);
+    if (call->draws) {
+        pgd_draws_add(call, head, call->cache->plan.chunk_count, &merging.running);
+    }
+    if (has_collapsed(call)) {
         const struct pgd_attend_item all = {.heads = call->layer->shape.kv_heads, .tokens = 1};
         pgd_attend_pack_rows(call, &all);
     }
-    pgd_attend_finish_merging(call, &item, &merging);
 }
 
 /* How a layer's single token is cut: chunk by chunk, all KV heads of a chunk together or one by one. */
@@ -276,6 +285,9 @@ static void attend_heads(const struct pgd_attend_call *call, const struct pgd_at
     }
     for (uint32_t h = head; h < head + heads; h++) {
         const struct pgd_partial partial = pgd_attend_partial(call, h, chunk_index);
+        if (call->draws) {
+            pgd_draws_note(call, h, chunk_index, &gathered);
+        }
         if (gathered.count > 0) {
             struct pgd_cells cells;
             cells_of_head(&gathered, h, h + 1 == head + heads, next, next_head, &cells);
@@ -359,6 +371,8 @@ enum pagoda_status pagoda_cache_attend(struct pagoda_cache *cache, uint32_t laye
         .thread = thread,
         .threads = threads,
         .slots = cache->spill == NULL ? cache->plan.chunk_count : 3 * cache->plan.chunk_capacity,
+        .selects = cache->spill != NULL && pgd_attend_selects(cache, layer_index),
+        .draws = pgd_draws_counts(cache, layer_index),
     };
     if (cache->spill != NULL && thread == 0) {
         pgd_queries_note(&call);
@@ -366,7 +380,7 @@ enum pagoda_status pagoda_cache_attend(struct pagoda_cache *cache, uint32_t laye
     if (cache->spill == NULL || cache->spill->layers[layer_index].away == 0) {
         const struct pgd_attend_turn all = {0, cache->plan.chunk_count, &layer->next_item, NULL};
         pgd_attend_chunks(&call, &all);
-    } else if (pgd_attend_selects(cache, layer_index)) {
+    } else if (call.selects) {
         pgd_attend_selected(&call);
     } else {
         pgd_attend_streamed(&call);

@@ -23,6 +23,8 @@ struct pgd_attend_call {
     uint32_t thread; /* of the team's ... */
     uint32_t threads;
     uint32_t slots; /* partial results of one KV head */
+    bool selects;   /* the token reads only some of the pages on flash */
+    bool draws;     /* what this token draws on in this layer is counted (draws.h) */
 };
 
 /* Tokens [token, token + tokens) of the batch for KV heads [head, head + heads). Its rows are numbered head by head,
@@ -47,6 +49,7 @@ struct pgd_gathered {
     uint32_t count;
     const unsigned char *cell[PGD_CHUNK_BLOCKS]; /* of KV head 0; the other heads' lie head_bytes apart */
     uint64_t head_bytes;
+    uint32_t block[PGD_CHUNK_BLOCKS]; /* index in the table of each cell's block */
     uint64_t first[PGD_CHUNK_BLOCKS]; /* position of lane 0 of each cell */
     uint32_t lanes;                   /* lanes that hold a token: all before the last cell are full */
 };

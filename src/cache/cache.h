@@ -7,6 +7,7 @@
  *   batch.c    begin, end, abort, rollback            plan.c    the batch's chunks and rotations
  *   ingest.c   rows into pages                        attend.c, gather.c, rows.c  the walk over pages
  *   pin.c      pins and policy                        account.c the numbers
+ *   draws.h    what single tokens draw on
  *
  * Invariants (asserted where they could break)
  *   I1  ledger.by_category[KV_EXACT] + by_category[KV_QUANTIZED] + by_category[DIGESTS] == bytes of all frames taken.
@@ -108,6 +109,7 @@ struct pgd_batch {
 };
 
 struct pgd_spill; /* spill.h */
+struct pgd_draws; /* draws.h */
 
 struct pagoda_cache {
     struct pgd_system system;
@@ -135,6 +137,7 @@ struct pagoda_cache {
     struct pgd_pool *pool;
     struct pgd_table *table;
     struct pgd_spill *spill; /* NULL: nothing goes to flash */
+    struct pgd_draws *draws; /* NULL: nobody wants to know */
     uint32_t class_count;
     uint32_t block_frames[PGD_RUNGS_MAX][PGD_POOL_CLASSES_MAX]; /* frames of each class in a whole block */
     uint64_t block_bytes[PGD_RUNGS_MAX];

@@ -30,6 +30,7 @@ void pgd_attend_gather(const struct pgd_attend_call *call, const struct pgd_plan
             const uint32_t at = out->count++;
             PGD_ASSERT(page->codec == chunk->rung);
             out->cell[at] = bytes + cell * cell_bytes;
+            out->block[at] = block_index;
             out->first[at] = block->first + (uint64_t) cell * PGD_LANES;
             out->lanes = at * PGD_LANES + (uint32_t) pgd_min_u64(PGD_LANES, block->count - cell * PGD_LANES);
         }

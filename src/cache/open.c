@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "cache/cache.h"
 #include "cache/carver.h"
+#include "cache/draws.h"
 #include "cache/spill.h"
 #include "kernels/digest.h"
 #include "os/os.h"
@@ -132,6 +133,7 @@ static struct pagoda_cache *lay_out_base(const struct pagoda_cache_options *opti
     struct pgd_spill *spill = spills ? pgd_carve(carver, sizeof(*spill)) : NULL;
     struct pgd_spill_layer *spill_layers =
         spills ? pgd_carve(carver, options->layer_count * sizeof(*spill_layers)) : NULL;
+    struct pgd_draws *draws = options->counts_draws ? pgd_carve(carver, sizeof(*draws)) : NULL;
     uint32_t rope_count = 0;
     for (uint32_t i = 0; i < options->layer_count; i++) {
         const struct pagoda_layer *shape = &options->layers[i];
@@ -174,6 +176,7 @@ static struct pagoda_cache *lay_out_base(const struct pagoda_cache_options *opti
         cache->ropes = ropes;
         cache->rope_count = rope_count;
         cache->spill = spill;
+        cache->draws = draws;
     }
     if (carver->base != NULL && spills) {
         spill->layers = spill_layers;
@@ -223,6 +226,7 @@ static void lay_out_worker(const struct pagoda_cache *cache, struct pgd_carver *
         partials[i]->max = pgd_carve(carver, rows * sizeof(float));
         partials[i]->sum = pgd_carve(carver, rows * sizeof(float));
         partials[i]->out = pgd_carve(carver, outputs * sizeof(float));
+        partials[i]->blocks = NULL;
     }
     piece.scores = pgd_carve(carver, cache->spill == NULL ? 0 : 3 * rows * PGD_CHUNK_BLOCKS * sizeof(float));
     piece.digest = pgd_carve(carver, cache->spill == NULL ? 0 : digest * sizeof(float));
@@ -253,6 +257,9 @@ static void lay_out_staging(struct pagoda_cache *cache, struct pgd_carver *carve
     }
     if (cache->spill != NULL) {
         pgd_spill_lay_out(cache, carver, blocks, chunks);
+    }
+    if (cache->draws != NULL) {
+        pgd_draws_lay_out(cache, carver, blocks, slots);
     }
     if (carver->base != NULL) {
         cache->plan.chunks = plan;
@@ -583,6 +590,9 @@ enum pagoda_status pagoda_cache_reset(struct pagoda_cache *cache, struct pagoda_
     pgd_ledger_give(&cache->ledger, PAGODA_MEMORY_DIGESTS, cache->ledger.by_category[PAGODA_MEMORY_DIGESTS]);
     if (cache->spill != NULL) {
         pgd_spill_reset(cache);
+    }
+    if (cache->draws != NULL) {
+        pgd_draws_reset(cache);
     }
     pgd_pool_reset(cache->pool);
     pgd_table_reset(cache->table);

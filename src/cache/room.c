@@ -9,6 +9,7 @@
 #include "base/number.h"
 #include "base/status.h"
 #include "cache/cache.h"
+#include "cache/draws.h"
 #include "cache/spill.h"
 #include "policy/policy.h"
 
@@ -50,6 +51,9 @@ static void remove_block(struct pagoda_cache *cache, uint32_t index)
     cache->held_tokens -= pgd_table_block(cache->table, index)->count;
     if (cache->spill != NULL) {
         pgd_spill_forget(cache, index);
+    }
+    if (cache->draws != NULL) {
+        pgd_draws_forget(cache, index);
     }
     pgd_table_set_pinned(cache->table, index, false);
     pgd_table_remove(cache->table, index);

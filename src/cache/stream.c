@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/number.h"
+#include "cache/draws.h"
 #include "cache/spill.h"
 #include "kernels/digest.h"
 #include "os/os.h"
@@ -479,6 +480,7 @@ static void attend_packet(const struct pgd_attend_call *call, const struct pgd_a
     for (uint32_t i = first; i < end; i++) {
         const unsigned char *page = cache->spill->staged[fetch->pages[i].block];
         for (uint32_t cell = 0; page != NULL && cell < cache->page_cells; cell++) {
+            gathered.block[gathered.count] = fetch->pages[i].block;
             gathered.cell[gathered.count++] = page + cell * cell_bytes;
         }
     }
@@ -487,8 +489,11 @@ static void attend_packet(const struct pgd_attend_call *call, const struct pgd_a
         call->worker->end[r] = gathered.count * PGD_LANES;
     }
     for (uint32_t head = 0; head < all->heads; head++) {
-        const struct pgd_partial partial =
-            pgd_attend_partial(call, head, cache->plan.chunk_count + fetch->first_packet + number);
+        const uint32_t index = cache->plan.chunk_count + fetch->first_packet + number;
+        const struct pgd_partial partial = pgd_attend_partial(call, head, index);
+        if (call->draws) {
+            pgd_draws_note(call, head, index, &gathered);
+        }
         pgd_attend_gathered(call, all, &chunk, &gathered, head, &partial);
     }
 }
@@ -593,6 +598,9 @@ static void merge_selected(const struct pgd_attend_call *call, uint32_t head)
         stand_in_for_late(call, head, &merging.rotated);
     }
     pgd_attend_finish_merging(call, &item, &merging);
+    if (call->draws) {
+        pgd_draws_add(call, head, cache->plan.chunk_count + cache->spill->packet_count, &merging.running);
+    }
 }
 
 /* Conductor, before the team scores. */

@@ -373,6 +373,26 @@ static void softmax_row(float *scores, struct span span, float *max_out, float *
     *max_out = isnan(sum) ? sum : max;
 }
 
+/* What each block has of the row's sum; its weights are those that softmax_row left. */
+static void sum_blocks(const float *weights, struct span span, float *blocks)
+{
+    const bool sees = span.first < span.end;
+    for (uint32_t block = 0; block < PGD_CHUNK_BLOCKS; block++) {
+        const bool seen = sees && span.first / LANES <= block && block < div_up(span.end, LANES);
+        blocks[block] = seen ? v16_sum(v16_load(weights + (size_t) block * LANES)) : 0.0f;
+    }
+}
+
+/* Steps 3 to 5 for one row. */
+static void finish_scores(float *scores, struct span span, uint32_t row, const struct pgd_partial *partial)
+{
+    float *of_row = scores + (size_t) row * PGD_CHUNK_TOKENS;
+    softmax_row(of_row, span, &partial->max[row], &partial->sum[row]);
+    if (partial->blocks != NULL) {
+        sum_blocks(of_row, span, partial->blocks + (size_t) row * PGD_CHUNK_BLOCKS);
+    }
+}
+
 /* ---- step 6: outputs ---- */
 
 struct weigh {
@@ -559,8 +579,7 @@ static void attend_chunk_f16(const struct pgd_attend_shape *shape, const struct 
     const struct span any = tile_at(&call, 0, rows->count).any;
     dot_rows(&call, any);
     for (uint32_t row = 0; row < rows->count; row++) {
-        softmax_row(call.scores + (size_t) row * PGD_CHUNK_TOKENS, visible(&call, row), &partial->max[row],
-                    &partial->sum[row]);
+        finish_scores(call.scores, visible(&call, row), row, partial);
     }
     weigh_rows(&call, any);
 }

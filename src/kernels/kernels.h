@@ -26,6 +26,8 @@
  *   4. exp   p = exp(s - max) as exponential.h writes it down; +0 for lanes that the row does not see.
  *   5. sum   16 partial sums, one per lane modulo 16, added block after block from +0; then the tree
  *            (i, i+8), (i, i+4), (i, i+2), (i, i+1).
+ *      Whoever wants it (partial->blocks) gets the sum of every block by itself too: the same tree over its 16 weights,
+ *      +0 for a block of which the row sees no lane.
  *   6. value out[d] = +0; for lane = first, first + 1, ..., end - 1: out[d] = fma(p[lane], v[lane][d], out[d]).
  * What lies in lanes that a row does not see has no effect on it, not even NaN or infinity.
  * When one of the scores that it sees is NaN (or all are -infinity, or one is +infinity), max, sum and out are NaN.
@@ -76,9 +78,10 @@ struct pgd_rows {
 
 /* Running or partial softmax state of the same rows. */
 struct pgd_partial {
-    float *max; /* [count] */
-    float *sum; /* [count] */
-    float *out; /* [count][value_size], packed, not yet divided by sum */
+    float *max;    /* [count] */
+    float *sum;    /* [count] */
+    float *out;    /* [count][value_size], packed, not yet divided by sum */
+    float *blocks; /* [count][PGD_CHUNK_BLOCKS], of partial results only: what each block has of sum; NULL: not asked */
 };
 
 struct pgd_packed_chunk;

@@ -345,8 +345,7 @@ static void attend_chunk_packed(const struct pgd_attend_shape *shape, const stru
     };
     packed_dot(&call);
     for (uint32_t row = 0; row < rows->count; row++) {
-        softmax_row(call.scores + (size_t) row * PGD_CHUNK_TOKENS, (struct span) {rows->first[row], rows->end[row]},
-                    &partial->max[row], &partial->sum[row]);
+        finish_scores(call.scores, (struct span) {rows->first[row], rows->end[row]}, row, partial);
     }
     packed_weigh(&call);
 }

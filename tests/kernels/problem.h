@@ -19,7 +19,7 @@ struct problem {
 /* A result, or a running state. */
 struct result {
     struct pgd_partial partial;
-    struct guarded max, sum, out;
+    struct guarded max, sum, out, blocks;
 };
 
 static inline uint16_t number_f16(struct test_rng *rng, enum numbers numbers)
@@ -110,10 +110,12 @@ static inline struct result result_open(uint32_t rows, uint32_t value_size)
 {
     struct result result = {.max = guarded_open(rows * sizeof(float), sizeof(float)),
                             .sum = guarded_open(rows * sizeof(float), sizeof(float)),
-                            .out = guarded_open((size_t) rows * value_size * sizeof(float), sizeof(float))};
+                            .out = guarded_open((size_t) rows * value_size * sizeof(float), sizeof(float)),
+                            .blocks = guarded_open((size_t) rows * PGD_CHUNK_BLOCKS * sizeof(float), sizeof(float))};
     result.partial.max = (float *) (void *) result.max.data;
     result.partial.sum = (float *) (void *) result.sum.data;
     result.partial.out = (float *) (void *) result.out.data;
+    result.partial.blocks = (float *) (void *) result.blocks.data;
     return result;
 }
 
@@ -122,6 +124,7 @@ static inline void result_close(struct result *result)
     guarded_close(&result->max);
     guarded_close(&result->sum);
     guarded_close(&result->out);
+    guarded_close(&result->blocks);
 }
 
 /* Rows [row, row + count) of the problem, with scratch of the size that the kernels ask for. */
@@ -132,7 +135,8 @@ static inline void attend_rows(const struct pgd_kernels *kernels, const struct p
     const struct pgd_rows rows = {count, p->rows.queries + (size_t) row * p->shape.key_size, p->rows.first + row,
                                   p->rows.end + row};
     const struct pgd_partial part = {partial->max + row, partial->sum + row,
-                                     partial->out + (size_t) row * p->shape.value_size};
+                                     partial->out + (size_t) row * p->shape.value_size,
+                                     partial->blocks + (size_t) row * PGD_CHUNK_BLOCKS};
     kernels->attend_chunk_f16(&p->shape, &p->chunk, &rows, (float *) (void *) scratch.data, &part);
     guarded_close(&scratch);
 }
@@ -151,7 +155,8 @@ static inline bool same_floats(const float *a, const float *b, size_t count)
 static inline bool same_results(const struct result *a, const struct result *b, uint32_t rows, uint32_t value_size)
 {
     return same_floats(a->partial.max, b->partial.max, rows) && same_floats(a->partial.sum, b->partial.sum, rows) &&
-           same_floats(a->partial.out, b->partial.out, (size_t) rows * value_size);
+           same_floats(a->partial.out, b->partial.out, (size_t) rows * value_size) &&
+           same_floats(a->partial.blocks, b->partial.blocks, (size_t) rows * PGD_CHUNK_BLOCKS);
 }
 
 #endif

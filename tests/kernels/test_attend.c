@@ -336,8 +336,8 @@ TEST(merging_with_a_chunk_that_a_row_does_not_see_changes_nothing)
         float no_max[2] = {-INFINITY, -4};
         float no_sum[2] = {0, 6};
         float no_out[2] = {0, -8};
-        const struct pgd_partial into = {max, sum, out};
-        const struct pgd_partial from = {no_max, no_sum, no_out};
+        const struct pgd_partial into = {max, sum, out, NULL};
+        const struct pgd_partial from = {no_max, no_sum, no_out, NULL};
         kernels->merge(2, 1, &into, &from);
         CHECK(max[0] == 3 && sum[0] == 5 && out[0] == 7);
         CHECK(max[1] == -4 && sum[1] == 6 && out[1] == -8);
@@ -402,6 +402,11 @@ TEST(the_reference_is_close_to_double_precision)
             double exact[PGD_HEAD_SIZE_MAX];
             const double largest = attend_in_double(&p, r, exact);
             const double sum = p.rows.first[r] < p.rows.end[r] ? (double) result.partial.sum[r] : 1.0;
+            double of_blocks = 0;
+            for (uint32_t block = 0; block < PGD_CHUNK_BLOCKS; block++) {
+                of_blocks += (double) result.partial.blocks[r * PGD_CHUNK_BLOCKS + block];
+            }
+            CHECK_NEAR(of_blocks, (double) result.partial.sum[r], 1e-5 * sum);
             for (uint32_t d = 0; d < size; d++) {
                 const double error = fabs((double) result.partial.out[r * size + d] / sum - exact[d]);
                 CHECK(error <= 3e-6 * largest);

@@ -123,7 +123,9 @@ static struct distance distance_of(struct pagoda_cache_options *options, uint32_
     for (int i = 0; i < 40; i++) {
         const uint64_t first = pagoda_cache_position(cache);
         CHECK(run_batch_in_team(cache, twin, fill, 1, threads));
-        pagoda_cache_visit(cache, mark_span, twin);
+        if (!of_all) {
+            pagoda_cache_visit(cache, mark_span, twin);
+        }
         for (int layer = 0; layer < LAYERS; layer++) {
             for (int head = 0; head < QUERY_HEADS; head++) {
                 double expected[SIZE];

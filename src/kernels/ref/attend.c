@@ -60,8 +60,26 @@ void pgd_ref_softmax(uint32_t first, uint32_t end, float *scores, float *max_out
     *max_out = isnan(*sum_out) ? *sum_out : max;
 }
 
+void pgd_ref_sum_blocks(uint32_t first, uint32_t end, const float *weights, float *blocks)
+{
+    for (uint32_t block = 0; blocks != NULL && block < PGD_CHUNK_BLOCKS; block++) {
+        float lanes[PGD_LANES];
+        for (uint32_t i = 0; i < PGD_LANES; i++) {
+            const uint32_t lane = block * PGD_LANES + i;
+            lanes[i] = first <= lane && lane < end ? weights[lane] : 0.0f;
+        }
+        blocks[block] = pgd_ref_tree_sum(lanes);
+    }
+}
+
+/* Where the sums of a row's blocks go; NULL: nobody asked. */
+static float *blocks_of(const struct pgd_partial *partial, uint32_t row)
+{
+    return partial->blocks == NULL ? NULL : partial->blocks + (size_t) row * PGD_CHUNK_BLOCKS;
+}
+
 static void attend_row(const struct pgd_attend_shape *shape, const struct pgd_chunk_f16 *chunk, const float *query,
-                       uint32_t first, uint32_t end, float *scores, float *max, float *sum, float *out)
+                       uint32_t first, uint32_t end, float *scores, float *max, float *sum, float *out, float *blocks)
 {
     memset(out, 0, shape->value_size * sizeof *out);
     for (uint32_t lane = first; lane < end; lane++) {
@@ -69,6 +87,7 @@ static void attend_row(const struct pgd_attend_shape *shape, const struct pgd_ch
         scores[lane] = pgd_ref_scaled(shape, score);
     }
     pgd_ref_softmax(first, end, scores, max, sum);
+    pgd_ref_sum_blocks(first, end, scores, blocks);
     for (uint32_t lane = first; lane < end; lane++) {
         const uint16_t *value = chunk->values[lane / PGD_LANES] + (size_t) (lane % PGD_LANES) * shape->value_size;
         for (uint32_t d = 0; d < shape->value_size; d++) {
@@ -82,7 +101,8 @@ static void attend_chunk_f16(const struct pgd_attend_shape *shape, const struct 
 {
     for (uint32_t r = 0; r < rows->count; r++) {
         attend_row(shape, chunk, rows->queries + (size_t) r * shape->key_size, rows->first[r], rows->end[r], scratch,
-                   &partial->max[r], &partial->sum[r], partial->out + (size_t) r * shape->value_size);
+                   &partial->max[r], &partial->sum[r], partial->out + (size_t) r * shape->value_size,
+                   blocks_of(partial, r));
     }
 }
 

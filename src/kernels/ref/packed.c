@@ -95,6 +95,8 @@ static void attend_row(const struct pgd_attend_shape *shape, const struct pgd_pa
         scores[lane] = pgd_ref_scaled(shape, dot(shape->key_size, chunk, rows, row, lane));
     }
     pgd_ref_softmax(first, end, scores, &partial->max[row], &partial->sum[row]);
+    pgd_ref_sum_blocks(first, end, scores,
+                       partial->blocks == NULL ? NULL : partial->blocks + (size_t) row * PGD_CHUNK_BLOCKS);
     if (first >= end) {
         memset(out, 0, shape->value_size * sizeof *out);
         return;

@@ -17,6 +17,9 @@ float pgd_ref_scaled(const struct pgd_attend_shape *shape, float score);
 /* Steps 3 to 5 for lanes [first, end): scores become weights. */
 void pgd_ref_softmax(uint32_t first, uint32_t end, float *scores, float *max, float *sum);
 
+/* What every block has of the sum, of weights as pgd_ref_softmax leaves them; blocks may be NULL. */
+void pgd_ref_sum_blocks(uint32_t first, uint32_t end, const float *weights, float *blocks);
+
 /* Step 5's tree; overwrites `lanes`. */
 float pgd_ref_tree_sum(float lanes[PGD_LANES]);
 
