@@ -12,6 +12,7 @@
 #include "cli/map.h"
 #include "cli/report.h"
 #include "cli/suggest.h"
+#include "cli/why.h"
 
 struct command {
     const char *names; /* separated by blanks, the first is shown first */
@@ -25,6 +26,7 @@ static bool context(struct pgd_repl *repl, const char *argument);
 static bool pin(struct pgd_repl *repl, const char *argument);
 static bool unpin(struct pgd_repl *repl, const char *argument);
 static bool policy(struct pgd_repl *repl, const char *argument);
+static bool why(struct pgd_repl *repl, const char *argument);
 static bool stats(struct pgd_repl *repl, const char *argument);
 static bool reset(struct pgd_repl *repl, const char *argument);
 static bool leave(struct pgd_repl *repl, const char *argument);
@@ -36,6 +38,7 @@ static const struct command commands[] = {
     {"/unpin", "[last|system|TURN]", "lets it go again", unpin},
     {"/policy", "[spill|stop|fifo|window|sink|random [N]]", "what happens when the budget is full; N: tokens that stay",
      policy},
+    {"/why", "", "which passages the last reply drew on most", why},
     {"/stats /mem", "", "memory, tokens and speed", stats},
     {"/reset /clear", "", "forgets the conversation; the system prompt stays", reset},
     {"/exit /quit /bye", "", "leaves, as Ctrl-D does", leave},
@@ -43,7 +46,7 @@ static const struct command commands[] = {
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
 
 const char *const pgd_command_names[] = {
-    "/help", "/context", "/map",   "/pin",  "/unpin", "/policy", "/stats",
+    "/help", "/context", "/map",   "/pin",  "/unpin", "/policy", "/why", "/stats",
     "/mem",  "/reset",   "/clear", "/exit", "/quit",  "/bye",    NULL,
 };
 
@@ -292,6 +295,51 @@ static bool policy(struct pgd_repl *repl, const char *argument)
     repl->on_full = on_full;
     repl->policy = wanted;
     print_policy(repl);
+    return true;
+}
+
+/* ---- what a reply drew on ---- */
+
+/* Who said what, from where on: a system prompt, and two for each turn. NULL without memory. */
+static struct pgd_why_speaker *collect_speakers(const struct pgd_chat *chat, size_t *count)
+{
+    const uint32_t turns = pgd_chat_turns(chat);
+    struct pgd_why_speaker *speakers = calloc(1 + 2 * (size_t) turns, sizeof(*speakers));
+    *count = 0;
+    for (uint32_t turn = 0; speakers != NULL && turn <= turns; turn++) {
+        uint64_t first = 0;
+        uint64_t tokens = 0;
+        if (pgd_chat_owner_range(chat, turn, &first, &tokens)) {
+            speakers[(*count)++] = (struct pgd_why_speaker) {first, turn, turn == 0 ? "system" : "user"};
+        }
+        if (pgd_chat_reply_first(chat, turn, &first)) {
+            speakers[(*count)++] = (struct pgd_why_speaker) {first, turn, "reply"};
+        }
+    }
+    return speakers;
+}
+
+static bool why(struct pgd_repl *repl, const char *argument)
+{
+    (void) argument;
+    if (!repl->has_last) {
+        pgd_say_error("there is no reply yet to ask about");
+        return true;
+    }
+    struct pgd_why found;
+    struct pgd_buffer text = {0};
+    struct pgd_why_speakers who = {.count = 0};
+    struct pgd_why_speaker *speakers = collect_speakers(repl->chat, &who.count);
+    who.items = speakers;
+    pgd_why_find(repl->loaded.bridge, &found);
+    pgd_why_print(&found, &who, pgd_terminal_columns(), &text);
+    if (speakers == NULL || text.failed) {
+        pgd_say_error("no memory for the passages");
+    } else {
+        fputs(pgd_buffer_text(&text), stdout);
+    }
+    free(speakers);
+    pgd_buffer_free(&text);
     return true;
 }
 

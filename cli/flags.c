@@ -163,6 +163,8 @@ const struct pgd_flag pgd_flags[] = {
      AT(out), 0, 0, NULL},
     {NULL, "trace", "", "FILE", "write where memory and tokens go, many times a second, for 'pagoda plot'", TALK, TEXT,
      AT(trace), 0, 0, NULL},
+    {NULL, "why", "", NULL, "name the passages that the reply drew on most (in a chat: /why)", RUN, SWITCH, AT(why), 0,
+     0, NULL},
     {NULL, "json", "", NULL, "one JSON object on standard output, and nothing else", RUN | SHOW | EVAL | PLAN, SWITCH,
      AT(json), 0, 0, NULL},
     {NULL, "quiet", "-q", NULL, "no banner and no progress; warnings stay", TALK | EVAL | BENCH, SWITCH, AT(quiet), 0,

@@ -75,6 +75,7 @@ struct pgd_bridge_options pgd_load_bridge_options(const struct pgd_options *opti
         .policy = pgd_options_policy(options),
         .flash = pgd_options_flash(options),
         .rollback_tokens = options->rollback_tokens,
+        .counts_draws = options->why || options->command == PGD_COMMAND_CHAT,
         .keep_gaps = options->keep_gaps,
         .cpu = options->cpu,
     };

@@ -123,6 +123,7 @@ struct pgd_options {
     const char *trace; /* run and chat: where to write it; plot: which one to draw */
     const char *out;   /* plot: the page; NULL: named after the trace */
 
+    bool why;
     bool json;
     bool quiet;
     bool verbose;

@@ -161,6 +161,9 @@ void pgd_report_write(const struct pgd_report *report, struct pgd_buffer *line)
                         report->fallback == NULL ? json_null() : pgd_report_string(report->fallback));
     json_object_set_new(object, "seed", count(report->seed));
     json_object_set_new(object, "exact", json_boolean(report->account.exact));
+    if (report->why != NULL) {
+        json_object_update_new(object, report->why);
+    }
     pgd_report_write_json(object, line);
 }
 

@@ -10,7 +10,7 @@
 #include "engine/generate.h"
 #include "engine/pressure.h"
 
-/* What a run was. Ownership: borrows everything. */
+/* What a run was. Ownership: borrows everything but `why`. */
 struct pgd_report {
     const struct pgd_options *options;
     const char *text;
@@ -30,6 +30,7 @@ struct pgd_report {
     const char *fallback; /* why it is not the default; NULL: it is, or was asked for */
     uint64_t mapped_bytes;
     const struct pgd_pressure_view *pressure; /* NULL: not governed */
+    struct json_t *why; /* what the reply drew on; NULL: nobody asked. The report's, once written */
 };
 
 /* Takes account and memory from the bridge as they are now. */

@@ -12,6 +12,7 @@
 #include "cli/trace.h"
 #include "cli/verbs.h"
 #include "cli/watch.h"
+#include "cli/why.h"
 #include "engine/chat.h"
 
 struct run {
@@ -27,6 +28,7 @@ struct run {
     struct pgd_buffer text; /* the reply, for --json */
     struct pgd_reply reply;
     uint64_t prompt_tokens;
+    uint64_t system_tokens; /* of these */
     double prompt_seconds;
     uint32_t seed;
 };
@@ -69,6 +71,7 @@ static enum pagoda_status run_turn(struct run *run, const struct pgd_buffer *pro
         return status;
     }
     run->prompt_tokens = pagoda_cache_position(pgd_bridge_cache(bridge));
+    run->system_tokens = run->prompt_tokens;
     const struct pgd_reply_options wanted = pgd_reply_wanted(run->options, run->loaded.model, &run->stream);
     struct pgd_turn turn = {0};
     status = pgd_chat_say(chat, pgd_buffer_text(prompt), run->sampler, &run->feed, &wanted, &turn, error);
@@ -103,6 +106,48 @@ static enum pgd_exit check_template(const struct run *run)
     return PGD_EXIT_OK;
 }
 
+/* Who says what: the system prompt if there is one, the prompt, the reply. */
+struct cast {
+    struct pgd_why_speaker items[3];
+    struct pgd_why_speakers all;
+};
+
+static void find_cast(const struct run *run, const struct pgd_why *why, struct cast *cast)
+{
+    size_t count = 0;
+    if (run->system_tokens > 0) {
+        cast->items[count++] = (struct pgd_why_speaker) {0, 0, "system"};
+    }
+    cast->items[count++] = (struct pgd_why_speaker) {run->system_tokens, 0, "prompt"};
+    cast->items[count++] = (struct pgd_why_speaker) {why->draws.since, 0, "reply"};
+    cast->all = (struct pgd_why_speakers) {cast->items, count};
+}
+
+static struct json_t *why_object(struct run *run)
+{
+    struct pgd_why why;
+    struct cast cast;
+    pgd_why_find(run->loaded.bridge, &why);
+    find_cast(run, &why, &cast);
+    return pgd_why_json(&why, &cast.all);
+}
+
+static void tell_why(struct run *run)
+{
+    struct pgd_why why;
+    struct cast cast;
+    struct pgd_buffer text = {0};
+    pgd_why_find(run->loaded.bridge, &why);
+    find_cast(run, &why, &cast);
+    pgd_why_print(&why, &cast.all, pgd_terminal_columns(), &text);
+    if (text.failed) {
+        pgd_say_error("no memory for the passages");
+    } else {
+        fputs(pgd_buffer_text(&text), stderr);
+    }
+    pgd_buffer_free(&text);
+}
+
 /* The object on the last line, with what there is. */
 static bool print_report(struct run *run)
 {
@@ -117,6 +162,7 @@ static bool print_report(struct run *run)
         .reply_seconds = run->reply.seconds,
         .first_token_seconds = run->prompt_seconds + run->reply.first_token_seconds,
         .seed = run->seed,
+        .why = run->options->why ? why_object(run) : NULL,
     };
     pgd_report_measure(&report, run->loaded.bridge);
     struct pgd_buffer line = {0};
@@ -151,6 +197,9 @@ static enum pgd_exit finish(struct run *run)
     pgd_reply_tell(run->options, run->terminal, &run->reply, &account, pgd_policy_words[run->options->policy]);
     if (run->options->verbose) {
         pgd_reply_tell_speed(run->terminal, bridge, run->prompt_tokens, run->prompt_seconds, &run->reply);
+    }
+    if (run->options->why && !run->options->json) {
+        tell_why(run);
     }
     return run->reply.stop == PGD_STOP_CANCELLED ? PGD_EXIT_INTERRUPTED : PGD_EXIT_OK;
 }

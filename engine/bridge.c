@@ -38,6 +38,9 @@ struct pgd_bridge {
     struct pagoda_error fallback;  /* its status is OK, or it says why a wish was not granted */
     atomic_bool cancel;
     bool poisoned;
+    bool keeps_tokens;
+    int32_t *tokens; /* of the sequence, when it keeps them */
+    uint64_t tokens_room;
 };
 
 /* ---- opening ---- */
@@ -275,6 +278,7 @@ enum pagoda_status pgd_bridge_open(const struct pgd_model *model, const struct p
     bridge->threads = pgd_reserve_threads(options);
     bridge->threads_batch = or_default(options->threads_batch, bridge->threads);
     bridge->outputs_max = or_default(options->outputs_max, 1);
+    bridge->keeps_tokens = options->counts_draws;
     enum pagoda_status status = PAGODA_OK;
     if (bridge->threads > PAGODA_THREADS_MAX || bridge->threads_batch > PAGODA_THREADS_MAX ||
         bridge->outputs_max > PGD_BRIDGE_BATCH) {
@@ -312,6 +316,7 @@ void pgd_bridge_close(struct pgd_bridge *bridge)
     pgd_pressure_close(bridge->pressure);
     pagoda_cache_close(bridge->cache);
     pgd_hook_close(bridge->hook);
+    free(bridge->tokens);
     free(bridge);
 }
 
@@ -388,6 +393,32 @@ static bool tokens_are_known(const struct pgd_bridge *bridge, const int32_t *tok
     return true;
 }
 
+/* Notes what is about to be read behind what was; a decode that fails leaves nothing that anybody looks at. */
+static enum pagoda_status keep_tokens(struct pgd_bridge *bridge, const int32_t *tokens, uint32_t count,
+                                      struct pagoda_error *error)
+{
+    const uint64_t position = pagoda_cache_position(bridge->cache);
+    if (!bridge->keeps_tokens) {
+        return PAGODA_OK;
+    }
+    if (position + count > bridge->tokens_room) {
+        const uint64_t room = 2 * (position + count);
+        int32_t *larger = realloc(bridge->tokens, room * sizeof(*larger));
+        if (larger == NULL) {
+            return pgd_fail(error, PAGODA_NOMEM, "no memory for the numbers of %llu tokens", (unsigned long long) room);
+        }
+        bridge->tokens = larger;
+        bridge->tokens_room = room;
+    }
+    memcpy(bridge->tokens + position, tokens, count * sizeof(*tokens));
+    return PAGODA_OK;
+}
+
+const int32_t *pgd_bridge_tokens(const struct pgd_bridge *bridge)
+{
+    return bridge->tokens;
+}
+
 enum pagoda_status pgd_bridge_decode(struct pgd_bridge *bridge, const int32_t *tokens, uint32_t count, uint32_t outputs,
                                      struct pagoda_error *error)
 {
@@ -405,7 +436,10 @@ enum pagoda_status pgd_bridge_decode(struct pgd_bridge *bridge, const int32_t *t
     if (bridge->pressure != NULL) {
         pgd_pressure_poll(bridge->pressure);
     }
-    enum pagoda_status status = pagoda_cache_begin(bridge->cache, count, error);
+    enum pagoda_status status = keep_tokens(bridge, tokens, count, error);
+    if (status == PAGODA_OK) {
+        status = pagoda_cache_begin(bridge->cache, count, error);
+    }
     if (status == PAGODA_OK) {
         fill_batch(bridge, tokens, count, outputs);
         status = run_batch(bridge, error);

@@ -48,6 +48,7 @@ struct pgd_bridge_options {
     struct pagoda_policy policy;
     struct pagoda_flash_options flash; /* for PAGODA_ON_FULL_SPILL */
     uint64_t rollback_tokens;          /* how many tokens can be taken back at any time, also in window layers */
+    bool counts_draws;                 /* keep an account of what replies draw on, and the tokens of the sequence */
     bool keep_gaps;                    /* do not close position gaps past the trained length */
     const char *cpu;                   /* kernel level; NULL: best */
     const struct pagoda_system *system;
@@ -80,6 +81,9 @@ PAGODA_MUST_CHECK enum pagoda_status pgd_bridge_decode(struct pgd_bridge *bridge
 
 /* Logits of output `index` (0 .. outputs-1) of the last decode: [vocabulary], valid until the next one. */
 const float *pgd_bridge_logits(struct pgd_bridge *bridge, uint32_t index);
+
+/* The tokens of the sequence, as many as its position says; NULL without counts_draws. Valid until the next decode. */
+const int32_t *pgd_bridge_tokens(const struct pgd_bridge *bridge);
 
 /* Makes the decode that is running, or the next one, end with CANCELLED as soon as it can. Async-signal-safe. */
 void pgd_bridge_cancel(struct pgd_bridge *bridge);

@@ -24,6 +24,7 @@
 struct turn {
     uint64_t first;
     uint64_t count;
+    uint64_t reply_first; /* 0: there is no reply */
     char *user;
     char *reply;
     size_t reply_bytes;
@@ -596,6 +597,7 @@ static enum pagoda_status run_turn(struct pgd_chat *chat, struct pgd_sampler *sa
         return status;
     }
     chat->is_cut = false;
+    chat->turns[chat->turn_count - 1].reply_first = position_of(chat);
     return generate_reply(chat, sampler, options, &result->reply, error);
 }
 
@@ -670,6 +672,15 @@ enum pagoda_status pgd_chat_pin(struct pgd_chat *chat, uint32_t turn, bool pin, 
                                     chat->turn_count);
     }
     return pin ? pagoda_cache_pin(cache, first, count, error) : pagoda_cache_unpin(cache, first, count, error);
+}
+
+bool pgd_chat_reply_first(const struct pgd_chat *chat, uint32_t turn, uint64_t *first)
+{
+    if (turn == 0 || turn > chat->turn_count || chat->turns[turn - 1].reply_first == 0) {
+        return false;
+    }
+    *first = chat->turns[turn - 1].reply_first;
+    return true;
 }
 
 const char *pgd_chat_text(const struct pgd_chat *chat, uint32_t turn, bool reply)

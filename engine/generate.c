@@ -316,6 +316,7 @@ enum pagoda_status pgd_generate_reply(struct pgd_bridge *bridge, struct pgd_samp
         return pgd_fail(error, PAGODA_INVALID, "there is nothing to reply to: no text was read before");
     }
     struct pgd_reply result = {.stop = PGD_STOP_EOS};
+    pagoda_cache_draws_begin(pgd_bridge_cache(bridge));
     struct speaker speaker = {
         .bridge = bridge,
         .model = pgd_bridge_model(bridge),

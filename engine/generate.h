@@ -52,8 +52,9 @@ struct pgd_reply {
     struct pagoda_error full;   /* for PGD_STOP_FULL: why */
 };
 
-/* Generates a reply after pgd_generate_feed. The last picked token is in the sequence too (except an end
- * token). Errors other than FULL and CANCELLED, which are stops, as of pgd_bridge_decode. */
+/* Generates a reply after pgd_generate_feed; what it draws on is counted from its start (pagoda_cache_draws). The last
+ * picked token is in the sequence too (except an end token). Errors other than FULL and CANCELLED, which are stops, as
+ * of pgd_bridge_decode. */
 PAGODA_MUST_CHECK enum pagoda_status pgd_generate_reply(struct pgd_bridge *bridge, struct pgd_sampler *sampler,
                                                         const struct pgd_reply_options *options,
                                                         struct pgd_reply *reply, struct pagoda_error *error);

@@ -31,6 +31,7 @@ void pgd_reserve_options(const struct pgd_bridge_options *options, const struct 
     cache->on_full = options->on_full;
     cache->policy = options->policy;
     cache->flash = options->flash;
+    cache->counts_draws = options->counts_draws;
     cache->cpu = options->cpu;
     cache->system = options->system;
 }

@@ -7,6 +7,7 @@
  *   batch.c    begin, end, abort, rollback            plan.c    the batch's chunks and rotations
  *   ingest.c   rows into pages                        attend.c, gather.c, rows.c  the walk over pages
  *   pin.c      pins and policy                        account.c the numbers
+ *   pin.c      pins and policy                        account.c the numbers
  *   draws.h    what single tokens draw on
  *
  * Invariants (asserted where they could break)

@@ -1,9 +1,9 @@
 /* cache/draws.h - what single tokens draw on: how much of their attention goes to which block.
  *
- * Kernels tell what each cell of a chunk has of the chunk's sum; whoever merges a head knows the sum of all, and so each
- * cell's share. That is done in one of PGD_DRAWS_EVERY calls of attend, and in all of the first token, so that a reply of
- * one word has an account too. Layers with a window are left out, unless there are no others: they see little but the
- * latest text. Pages that digests stand in for count by what their digests expect.
+ * Kernels tell what each cell of a chunk has of the chunk's sum; whoever merges a head knows the sum of all, and so
+ * each cell's share. That is done in one of PGD_DRAWS_EVERY calls of attend, and in all of the first token, so that a
+ * reply of one word has an account too. Layers with a window are left out, unless there are no others: they see little
+ * but the latest text. Pages that digests stand in for count by what their digests expect.
  *
  * Invariants
  *   D1  The shares of all blocks, and `gone`, add up to the rows that were counted.
