@@ -5,6 +5,9 @@
  * beyond the limit move below it, and the memory behind it goes back to the system. While pages are made to
  * fit the old budget is in force, so that there is room to work in; afterwards as much room is left free under the new
  * one, or the next step down could only let pages go.
+ *
+ * There are two ways down. The host's keeps to its number, and text leaves if it must. The governor's, while memory is
+ * tight, keeps to the text, and its number gives way.
  */
 #include "base/number.h"
 #include "base/status.h"
@@ -40,15 +43,17 @@ static void add_staying_frames(const struct pagoda_cache *cache, uint32_t index,
     }
 }
 
-/* Slabs that surely hold what is left when all that may leave has left, and `count` more tokens. */
-static uint64_t floor_slabs(const struct pagoda_cache *cache, uint32_t count)
+/* Slabs that surely hold what is left when all that may leave has left, and `count` more tokens. Where text is kept,
+ * pages still may leave for flash. */
+static uint64_t floor_slabs(const struct pagoda_cache *cache, uint32_t count, bool keeps_text)
 {
     uint64_t frames[PGD_POOL_CLASSES_MAX] = {0};
     uint32_t needs[PGD_POOL_CLASSES_MAX];
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         struct pgd_policy_block block;
         pgd_cache_policy_block(cache, index, &block);
-        const bool drops = cache->on_full != PAGODA_ON_FULL_STOP && pgd_policy_may_leave(&cache->policy, &block);
+        const bool drops =
+            !keeps_text && cache->on_full != PAGODA_ON_FULL_STOP && pgd_policy_may_leave(&cache->policy, &block);
         const bool spills =
             cache->on_full == PAGODA_ON_FULL_SPILL && pgd_cache_may_shrink(cache, index, cache->position);
         const bool leaves = drops || spills;
@@ -67,16 +72,26 @@ static uint64_t floor_slabs(const struct pagoda_cache *cache, uint32_t count)
     return slabs;
 }
 
-uint64_t pagoda_cache_budget_floor(const struct pagoda_cache *cache)
+static uint64_t least_budget(const struct pagoda_cache *cache, bool keeps_text)
 {
     const uint64_t tail_room = (cache->page_tokens - cache->position % cache->page_tokens) % cache->page_tokens;
-    const uint64_t slabs = floor_slabs(cache, (uint32_t) tail_room + 1); /* a page in each layer */
+    const uint64_t slabs = floor_slabs(cache, (uint32_t) tail_room + 1, keeps_text); /* a page in each layer */
     return pgd_min_u64(fixed_bytes(cache) + slabs * pgd_pool_slab_bytes(cache->pool), cache->ledger.budget_bytes);
+}
+
+uint64_t pagoda_cache_budget_floor(const struct pagoda_cache *cache)
+{
+    return least_budget(cache, false);
+}
+
+uint64_t pgd_cache_text_floor(const struct pagoda_cache *cache)
+{
+    return least_budget(cache, true);
 }
 
 uint32_t pgd_cache_certain_room(const struct pagoda_cache *cache, uint32_t wanted)
 {
-    while (wanted > 0 && floor_slabs(cache, wanted) > pgd_pool_slab_limit(cache->pool)) {
+    while (wanted > 0 && floor_slabs(cache, wanted, false) > pgd_pool_slab_limit(cache->pool)) {
         wanted /= 2;
     }
     return wanted;
@@ -84,14 +99,12 @@ uint32_t pgd_cache_certain_room(const struct pagoda_cache *cache, uint32_t wante
 
 /* ---- making it smaller ---- */
 
-/* Whether what is held, and the next token, would fit if only so many slabs could be used. */
-static bool fits_in(const struct pagoda_cache *cache, uint32_t slabs)
+/* Slabs for what is held, and for the next token. */
+static uint64_t slabs_wanted(const struct pagoda_cache *cache)
 {
     uint32_t needs[PGD_POOL_CLASSES_MAX];
     pgd_cache_frames_needed(cache, 1, needs);
-    return pgd_pool_slabs_used(cache->pool) + pgd_pool_slabs_needed(cache->pool, needs) +
-               pgd_cache_spare_slabs(cache) <=
-           slabs;
+    return pgd_pool_slabs_used(cache->pool) + pgd_pool_slabs_needed(cache->pool, needs) + pgd_cache_spare_slabs(cache);
 }
 
 static bool spill_some(struct pagoda_cache *cache)
@@ -99,12 +112,17 @@ static bool spill_some(struct pagoda_cache *cache)
     return cache->on_full == PAGODA_ON_FULL_SPILL && pgd_spill_make_room(cache, cache->position);
 }
 
-/* What loses nothing comes first, what loses text comes last. */
-static bool make_fit(struct pagoda_cache *cache, uint32_t slabs)
+static bool collapse_some(struct pagoda_cache *cache)
 {
-    while (!fits_in(cache, slabs)) {
+    return cache->on_full == PAGODA_ON_FULL_SPILL && pgd_spill_collapse_oldest(cache, cache->position);
+}
+
+/* What loses nothing comes first, what loses text comes last, and not where text is kept. */
+static bool make_fit(struct pagoda_cache *cache, uint32_t slabs, bool keeps_text)
+{
+    while (slabs_wanted(cache) > slabs) {
         if (!pgd_cache_compact(cache) && !pgd_cache_shrink_one(cache, cache->position) && !spill_some(cache) &&
-            !pgd_cache_evict_one(cache)) {
+            (keeps_text || (!collapse_some(cache) && !pgd_cache_evict_one(cache)))) {
             break;
         }
     }
@@ -183,15 +201,28 @@ enum pagoda_status pagoda_cache_set_budget(struct pagoda_cache *cache, uint64_t 
     }
     if (bytes < cache->ledger.budget_bytes) {
         pgd_cache_release_windows(cache);
-        const uint64_t floor_bytes = pagoda_cache_budget_floor(cache);
-        if (bytes < floor_bytes) {
-            return fail_floor(cache, bytes, floor_bytes, error);
+        const uint64_t least_bytes = pagoda_cache_budget_floor(cache);
+        if (bytes < least_bytes) {
+            return fail_floor(cache, bytes, least_bytes, error);
         }
-        if (!make_fit(cache, slabs_in(cache, bytes))) {
+        if (!make_fit(cache, slabs_in(cache, bytes), false)) {
             const uint64_t slabs = pgd_pool_slabs_used(cache->pool);
             return fail_floor(cache, bytes, fixed_bytes(cache) + slabs * pgd_pool_slab_bytes(cache->pool), error);
         }
     }
     set_limit(cache, bytes);
+    return PAGODA_OK;
+}
+
+enum pagoda_status pgd_cache_lower_budget(struct pagoda_cache *cache, uint64_t bytes, struct pagoda_error *error)
+{
+    enum pagoda_status status = pgd_cache_check_idle(cache, error);
+    if (status != PAGODA_OK || bytes >= cache->ledger.budget_bytes) {
+        return status;
+    }
+    pgd_cache_release_windows(cache);
+    (void) make_fit(cache, slabs_in(cache, bytes), true);
+    const uint64_t least_bytes = fixed_bytes(cache) + slabs_wanted(cache) * pgd_pool_slab_bytes(cache->pool);
+    set_limit(cache, pgd_min_u64(pgd_max_u64(bytes, least_bytes), cache->ledger.budget_bytes));
     return PAGODA_OK;
 }

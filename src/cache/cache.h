@@ -250,6 +250,15 @@ void pgd_cache_mark_fixed(const struct pagoda_cache *cache);
 /* A number of tokens, at most `wanted`, that surely fits once all that may leave has left; not always the highest. */
 uint32_t pgd_cache_certain_room(const struct pagoda_cache *cache, uint32_t wanted);
 
+/* The smallest budget that holds all text, made as small as it can be, or on flash. Never less than
+ * pagoda_cache_budget_floor, and not more than the budget as it is. */
+uint64_t pgd_cache_text_floor(const struct pagoda_cache *cache);
+
+/* Lowers the budget towards `bytes` as pagoda_cache_set_budget does, but no text leaves for it: where that is in the
+ * way, or flash is full, the budget goes down as far as it can. Errors: BUSY. */
+PGD_MUST_CHECK enum pagoda_status pgd_cache_lower_budget(struct pagoda_cache *cache, uint64_t bytes,
+                                                         struct pagoda_error *error);
+
 /* ---- plan.c ---- */
 
 /* Lays the chunks of the open batch out and fills the rotation tables. */

@@ -333,7 +333,8 @@ static bool make_frames(struct pagoda_cache *cache, uint32_t count, uint64_t end
         return false; /* it is the table that is full */
     }
     return pgd_cache_shrink_one(cache, end_position) || pgd_cache_compact(cache) ||
-           (cache->on_full == PAGODA_ON_FULL_SPILL && pgd_spill_make_room(cache, end_position));
+           (cache->on_full == PAGODA_ON_FULL_SPILL &&
+            (pgd_spill_make_room(cache, end_position) || pgd_spill_collapse_oldest(cache, end_position)));
 }
 
 enum pagoda_status pgd_cache_make_room(struct pagoda_cache *cache, uint32_t count, struct pagoda_error *error)

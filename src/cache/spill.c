@@ -640,10 +640,7 @@ static bool may_go(const struct pagoda_cache *cache, uint32_t index)
     return pgd_policy_may_leave(&cache->policy, &block);
 }
 
-/* Flash refuses a write. When it lacks space, the oldest of what it holds makes place for what is younger; else, and
- * when it holds nothing, the oldest of what was to be written goes instead. While nothing waits to be written, there
- * is nothing to gain. */
-static bool collapse_oldest(struct pagoda_cache *cache, uint64_t end_position)
+bool pgd_spill_collapse_oldest(struct pagoda_cache *cache, uint64_t end_position)
 {
     const struct pgd_spill *spill = cache->spill;
     const uint32_t count = pgd_table_count(cache->table);
@@ -677,8 +674,7 @@ bool pgd_spill_make_room(struct pagoda_cache *cache, uint64_t end_position)
 {
     /* Whole groups first: what draws attention stays in memory, and runs stay long. */
     return spill_written_block(cache) || write_oldest(cache, end_position, group_blocks(cache)) ||
-           spill_coldest(cache, false) || spill_coldest(cache, true) || write_oldest(cache, end_position, 1) ||
-           collapse_oldest(cache, end_position);
+           spill_coldest(cache, false) || spill_coldest(cache, true) || write_oldest(cache, end_position, 1);
 }
 
 void pgd_spill_write_behind(struct pagoda_cache *cache, uint32_t count)

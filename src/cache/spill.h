@@ -224,9 +224,14 @@ uint64_t pgd_spill_bytes_per_token(const struct pagoda_cache *cache);
 /* Whether the file system has more to spare than what is left to others. */
 bool pgd_spill_has_space(const struct pagoda_cache *cache);
 
-/* One step towards more room: pages that are on flash leave memory, a group of blocks is written, or, when flash takes
- * nothing more, a block collapses to its digests. False when nothing more can be done. */
+/* One step towards more room: pages that are on flash leave memory, or a group of blocks is written. False when nothing
+ * more can be done. */
 PGD_MUST_CHECK bool pgd_spill_make_room(struct pagoda_cache *cache, uint64_t end_position);
+
+/* Another, when flash has refused a write: a block collapses to its digests. When flash lacks space, the oldest of what
+ * it holds makes place for what is younger; else, and when it holds nothing, the oldest of what was to be written goes
+ * instead. False while nothing waits to be written: there is nothing to gain then. */
+PGD_MUST_CHECK bool pgd_spill_collapse_oldest(struct pagoda_cache *cache, uint64_t end_position);
 
 /* Once something was spilled: what has grown old enough is written before there is need, so that any of it can make
  * place for pages that draw more attention. `count` tokens are about to come. */

@@ -97,6 +97,26 @@ static void move_budget(struct life *life, uint64_t bytes)
     CHECK(life->options.on_full == PAGODA_ON_FULL_EVICT || account_of(life).dropped == account_before.dropped);
 }
 
+/* The governor's way down: whatever is asked for, no text leaves, and the next token still fits. */
+static void lower_budget(struct life *life, uint64_t bytes)
+{
+    const struct pagoda_memory before = memory_of(life);
+    const struct pagoda_account account_before = account_of(life);
+    const struct pins pins = pins_of(life);
+    const uint64_t least = pgd_cache_text_floor(life->cache);
+    const uint32_t room = pagoda_cache_room(life->cache, 1);
+    CHECK(pagoda_cache_budget_floor(life->cache) <= least && least <= before.budget_bytes);
+    CHECK(pgd_cache_lower_budget(life->cache, bytes, NULL) == PAGODA_OK);
+    const struct pagoda_memory after = memory_of(life);
+    pagoda_cache_visit(life->cache, mark_codecs, life->twin);
+    check_all(life, before.budget_bytes);
+    CHECK(pins_of(life).tokens == pins.tokens && pins_of(life).codecs == pins.codecs);
+    CHECK_EQ_U64(account_of(life).dropped, account_before.dropped);
+    CHECK(after.budget_bytes <= before.budget_bytes);
+    CHECK(bytes < least || after.budget_bytes == (bytes < before.budget_bytes ? bytes : before.budget_bytes));
+    CHECK(pagoda_cache_room(life->cache, 1) == room);
+}
+
 TEST(a_smaller_budget_makes_pages_smaller_and_then_lets_them_go)
 {
     struct life life;
@@ -157,6 +177,35 @@ TEST(what_may_not_leave_is_the_floor)
     CHECK(pagoda_cache_unpin(life.cache, 0, 160, NULL) == PAGODA_OK);
     move_budget(&life, pagoda_cache_budget_floor(life.cache));
     step(&life, 1, true);
+    end_life(&life);
+}
+
+TEST(text_can_be_kept_on_the_way_down)
+{
+    struct life life;
+    begin_life(&life, 3);
+    life.options.codec_tight = PAGODA_CODEC_K5V4;
+    life.options.batch_tokens = 64;
+    life.options.exact_recent = 32;
+    life.options.on_full = PAGODA_ON_FULL_EVICT;
+    open_cache(&life);
+    for (int i = 0; i < 30; i++) {
+        step(&life, 64, false);
+    }
+    const uint64_t least = pgd_cache_text_floor(life.cache);
+    CHECK(pagoda_cache_budget_floor(life.cache) < least);
+    CHECK(least < memory_of(&life).used_bytes - memory_of(&life).frame_bytes / 4);
+    lower_budget(&life, least);
+    CHECK_EQ_U64(memory_of(&life).budget_bytes, least);
+    CHECK(account_of(&life).quantized > 1500);
+    step(&life, 1, true);
+    lower_budget(&life, 0); /* as far as it can be */
+    CHECK(memory_of(&life).budget_bytes <= least);
+    CHECK_EQ_U64(account_of(&life).dropped, 0);
+    step(&life, 1, true);
+    CHECK(pagoda_cache_begin(life.cache, 1, NULL) == PAGODA_OK);
+    CHECK(pgd_cache_lower_budget(life.cache, 0, NULL) == PAGODA_BUSY);
+    pagoda_cache_abort(life.cache);
     end_life(&life);
 }
 
@@ -290,7 +339,11 @@ static void random_life(uint64_t seed, int moves)
             const uint64_t bytes = kind == 0   ? opened
                                    : kind == 1 ? test_rng_below(&rng, opened + 1)
                                                : floor_bytes + test_rng_below(&rng, opened - floor_bytes + 1);
-            move_budget(&life, bytes);
+            if (pick < 75) {
+                move_budget(&life, bytes);
+            } else {
+                lower_budget(&life, bytes);
+            }
             moved++;
         } else if (pick < 90 && position > 0) {
             const uint64_t first = test_rng_below(&rng, position);

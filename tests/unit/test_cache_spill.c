@@ -5,6 +5,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include "cache/cache.h"
 #include "harness/failing_vfs.h"
 #include "unit/cache_twin.h"
 
@@ -528,4 +529,36 @@ TEST(a_smaller_budget_lets_pages_collapse_too)
     CHECK(memory.collapsed_pages > before && memory.evicted_pages == 0 && account_adds_up(cache));
     pagoda_cache_close(cache);
     free(fill);
+}
+
+/* The governor's way down: pages go to flash as far as there is room, and the rest stays. */
+TEST(a_lowered_budget_spills_and_drops_nothing)
+{
+    static const uint64_t bounds[] = {0, 128u << 10};
+    for (int i = 0; i < 2; i++) {
+        struct pagoda_layer layers[LAYERS];
+        struct pagoda_cache_options options;
+        struct pagoda_memory before;
+        struct pagoda_memory after;
+        struct pagoda_account account;
+        fill_layers(layers);
+        fill_options(&options, layers);
+        options.flash.bytes_max = bounds[i];
+        struct pagoda_cache *cache = open_spilling(&options, 8u << 20);
+        struct fill *fill = new_fill(3);
+        bool sane = true;
+        CHECK_EQ_INT(live(cache, fill, 1500, &sane), PAGODA_OK);
+        CHECK_EQ_U64(spilled_tokens(cache), 0);
+        pagoda_cache_memory(cache, &before);
+        CHECK(pgd_cache_lower_budget(cache, 0, NULL) == PAGODA_OK);
+        pagoda_cache_memory(cache, &after);
+        pagoda_cache_account(cache, &account);
+        CHECK(account_adds_up(cache) && account.dropped == 0 && account.spilled > 0);
+        CHECK(after.budget_bytes < before.used_bytes && after.used_bytes <= after.budget_bytes);
+        CHECK(bounds[i] == 0 ? account.spilled > 1000 : after.flash_bytes <= bounds[i] && account.spilled < 1000);
+        CHECK_EQ_INT(live(cache, fill, 1520, &sane), PAGODA_OK); /* and it goes on */
+        CHECK(sane);
+        pagoda_cache_close(cache);
+        free(fill);
+    }
 }
