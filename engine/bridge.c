@@ -36,6 +36,8 @@ struct pgd_bridge {
     uint64_t process_bytes;
     struct pgd_pressure *pressure; /* NULL: not governed */
     struct pagoda_error fallback;  /* its status is OK, or it says why a wish was not granted */
+    bool interrupted;              /* the batch in hand was given up for that */
+    bool may_interrupt;            /* the batch in hand: it takes long, and memory may be needed meanwhile */
     atomic_bool cancel;
     bool poisoned;
     bool keeps_tokens;
@@ -45,10 +47,15 @@ struct pgd_bridge {
 
 /* ---- opening ---- */
 
+/* Between two nodes of the graph, in thread 0 of the team, which is the owner's. */
 static bool should_abort(void *user)
 {
-    const struct pgd_bridge *bridge = user;
-    return atomic_load_explicit(&bridge->cancel, memory_order_relaxed);
+    struct pgd_bridge *bridge = user;
+    if (bridge->may_interrupt && pgd_pressure_interrupts(bridge->pressure)) {
+        bridge->may_interrupt = false;
+        bridge->interrupted = true;
+    }
+    return bridge->interrupted || atomic_load_explicit(&bridge->cancel, memory_order_relaxed);
 }
 
 static struct ggml_threadpool *new_pool(uint32_t threads)
@@ -362,7 +369,13 @@ static enum pagoda_status run_batch(struct pgd_bridge *bridge, struct pagoda_err
     const uint32_t count = (uint32_t) bridge->batch.n_tokens;
     pgd_hook_begin(bridge->hook);
     llama_memory_clear(llama_get_memory(bridge->context), false);
+    bridge->interrupted = false;
+    bridge->may_interrupt = bridge->pressure != NULL && pgd_pressure_is_long(bridge->pressure, count);
     const int result = llama_decode(bridge->context, bridge->batch);
+    if (bridge->interrupted) {
+        pagoda_cache_abort(bridge->cache);
+        return pgd_fail(error, PAGODA_BUSY, "memory is needed elsewhere: read fewer tokens at once");
+    }
     if (atomic_exchange(&bridge->cancel, false)) {
         pagoda_cache_abort(bridge->cache);
         return pgd_fail(error, PAGODA_CANCELLED, "cancelled");
@@ -419,6 +432,19 @@ const int32_t *pgd_bridge_tokens(const struct pgd_bridge *bridge)
     return bridge->tokens;
 }
 
+static void note_batch(struct pgd_bridge *bridge, uint32_t count, double seconds)
+{
+    if (bridge->pressure != NULL) {
+        pgd_pressure_note_batch(bridge->pressure, count, seconds);
+    }
+}
+
+uint32_t pgd_bridge_batch_now(const struct pgd_bridge *bridge)
+{
+    const uint32_t most = bridge->pressure != NULL ? pgd_pressure_batch(bridge->pressure) : PGD_BRIDGE_BATCH;
+    return (uint32_t) pgd_min_u64(most, PGD_BRIDGE_BATCH);
+}
+
 enum pagoda_status pgd_bridge_decode(struct pgd_bridge *bridge, const int32_t *tokens, uint32_t count, uint32_t outputs,
                                      struct pagoda_error *error)
 {
@@ -433,6 +459,7 @@ enum pagoda_status pgd_bridge_decode(struct pgd_bridge *bridge, const int32_t *t
     }
     bridge->last_outputs = 0;
     const double start = pgd_os_seconds();
+    double decode_start = start;
     if (bridge->pressure != NULL) {
         pgd_pressure_poll(bridge->pressure);
     }
@@ -442,11 +469,13 @@ enum pagoda_status pgd_bridge_decode(struct pgd_bridge *bridge, const int32_t *t
     }
     if (status == PAGODA_OK) {
         fill_batch(bridge, tokens, count, outputs);
+        decode_start = pgd_os_seconds();
         status = run_batch(bridge, error);
     }
     if (status == PAGODA_OK) {
         bridge->last_count = count;
         bridge->last_outputs = outputs;
+        note_batch(bridge, count, pgd_os_seconds() - decode_start);
     }
     if (bridge->watcher.decoded != NULL) {
         bridge->watcher.decoded(bridge->watcher.user, count, pgd_os_seconds() - start, status);

@@ -75,9 +75,14 @@ const char *pgd_bridge_fallback(const struct pgd_bridge *bridge);
 
 /* Appends `count` tokens (1 .. PGD_BRIDGE_BATCH) at the end of the sequence and computes logits for the
  * last `outputs` of them (0 .. outputs_max). On failure the sequence is as before. Errors: FULL,
- * OVER_BUDGET, CANCELLED (pgd_bridge_cancel), INVALID, NOMEM, POISONED. */
+ * OVER_BUDGET, CANCELLED (pgd_bridge_cancel), INVALID, NOMEM, POISONED; BUSY when a long batch was given up because memory
+ * is needed elsewhere: then the next decode gives it back, and should have pgd_bridge_batch_now tokens at most. */
 PAGODA_MUST_CHECK enum pagoda_status pgd_bridge_decode(struct pgd_bridge *bridge, const int32_t *tokens, uint32_t count,
                                                        uint32_t outputs, struct pagoda_error *error);
+
+/* How many tokens a decode should have at most: PGD_BRIDGE_BATCH, or fewer while memory is short and the machine slow,
+ * so that memory can be given back in between. */
+uint32_t pgd_bridge_batch_now(const struct pgd_bridge *bridge);
 
 /* Logits of output `index` (0 .. outputs-1) of the last decode: [vocabulary], valid until the next one. */
 const float *pgd_bridge_logits(struct pgd_bridge *bridge, uint32_t index);

@@ -3,7 +3,9 @@
  * Reading. A text goes in in chunks of a whole batch. As long as nothing has to be dropped, the size of a chunk
  * never depends on the budget: what the model computes depends, in the last bits, on how tokens were batched, and
  * two budgets that both hold everything must give the same bytes. Only where something has to go does a chunk
- * become small, so that old text leaves little by little and the latest stays.
+ * become small, so that old text leaves little by little and the latest stays. While memory is short, chunks are as
+ * small as they must be for it to be given back in between: multiples of 16 tokens, which the model computes to the same
+ * bytes (tests/engine/test_bridge.c).
  *
  * Replying. A token is shown before the model has read it, so that the first word is there a step earlier; in
  * return, a step that is cancelled is taken once more, and so what was shown is what the sequence holds.
@@ -142,7 +144,8 @@ static enum pagoda_status read_chunk(struct pgd_bridge *bridge, const int32_t *t
         status = pgd_bridge_decode(bridge, tokens, chunk, 0, error);
     }
     *done += status == PAGODA_OK ? chunk : 0;
-    return status;
+    return status == PAGODA_BUSY ? PAGODA_OK
+                                 : status; /* given up for memory: the next chunk is as small as it must be */
 }
 
 enum pagoda_status pgd_generate_feed(struct pgd_bridge *bridge, const int32_t *tokens, uint64_t count,
@@ -160,9 +163,11 @@ enum pagoda_status pgd_generate_feed(struct pgd_bridge *bridge, const int32_t *t
         if (is_set(options->cancel)) {
             return pgd_fail(error, PAGODA_CANCELLED, "cancelled");
         }
-        const uint32_t chunk = pgd_generate_chunk(cache, count - done);
+        const uint32_t chunk =
+            (uint32_t) pgd_min_u64(pgd_generate_chunk(cache, count - done), pgd_bridge_batch_now(bridge));
+        const uint64_t before = done;
         status = read_chunk(bridge, tokens + done, chunk, done + chunk == count, &done, error);
-        if (status == PAGODA_OK && options->progress != NULL) {
+        if (status == PAGODA_OK && done > before && options->progress != NULL) {
             options->progress(options->user, done, count);
         }
     }

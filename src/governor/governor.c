@@ -1,4 +1,4 @@
-/* governor/governor.c - see governor.h for the drawing and G1-G5. */
+/* governor/governor.c - see governor.h for the drawing and G1-G6. */
 #include "governor/governor.h"
 
 #include <stdio.h>
@@ -7,21 +7,25 @@
 #include "base/number.h"
 
 #define MIB ((uint64_t) 1 << 20)
-#define MARK_PART 16u
-#define MARK_MIN (32 * MIB)
+#define BASE_PART 32u
+#define BASE_PART_MOST 16u
+#define BASE_MIN (8 * MIB)
+#define BASE_MAX (256 * MIB)
+#define MARK_BASES 4u
 #define MARK_MAX (512 * MIB)
+#define BELIEVE_MS 200u  /* until what is seen to vanish counts for half */
+#define FORGET_MS 3000u  /* until half of it is forgotten */
 #define STALL_SHARE 0.25 /* while memory is tight: a quarter of the time */
 #define STALL_NEAR 0.02  /* worth looking more often */
 
-uint64_t pgd_governor_mark(uint64_t limit_bytes)
+uint64_t pgd_governor_mark(uint64_t limit_bytes, uint64_t vanishing)
 {
-    const uint64_t part = pgd_max_u64(limit_bytes / MARK_PART, MARK_MIN);
-    return pgd_min_u64(pgd_min_u64(part, MARK_MAX), limit_bytes / 4);
-}
-
-uint64_t pgd_governor_clear(uint64_t limit_bytes)
-{
-    return 2 * pgd_governor_mark(limit_bytes);
+    const uint64_t part = pgd_min_u64(pgd_max_u64(limit_bytes / BASE_PART, BASE_MIN), BASE_MAX);
+    const uint64_t base = pgd_min_u64(part, limit_bytes / BASE_PART_MOST);
+    const uint64_t most = pgd_min_u64(MARK_BASES * base, MARK_MAX);
+    const uint64_t taken =
+        pgd_min_u64(vanishing, MARK_MAX * 1000 / PGD_GOVERNOR_REACT_MS) * PGD_GOVERNOR_REACT_MS / 1000;
+    return pgd_min_u64(base + taken, most);
 }
 
 const char *pgd_governor_state_name(enum pgd_governor_state state)
@@ -50,6 +54,27 @@ void pgd_governor_init(struct pgd_governor *governor)
     governor->milder_ms = UINT64_MAX;
 }
 
+static uint64_t subtract(uint64_t a, uint64_t b)
+{
+    return a - pgd_min_u64(a, b);
+}
+
+/* How fast others take memory: what the cache took itself is not counted. */
+static void note_vanishing(struct pgd_governor *governor, const struct pgd_governor_input *input)
+{
+    if (!governor->started || !input->reading.known) {
+        return;
+    }
+    const uint64_t span_ms = pgd_max_u64(1, input->now_ms - governor->last_ms);
+    const uint64_t fallen = subtract(governor->last_available_bytes, input->reading.available_bytes);
+    const uint64_t by_others = subtract(fallen, subtract(input->used_bytes, governor->last_used_bytes));
+    const uint64_t now = by_others > UINT64_MAX / 1000 ? UINT64_MAX / 1000 : by_others * 1000 / span_ms;
+    const uint64_t half_ms = now > governor->vanishing ? BELIEVE_MS : FORGET_MS;
+    const double weight = (double) span_ms / (double) (span_ms + half_ms);
+    const double mixed = (double) governor->vanishing + ((double) now - (double) governor->vanishing) * weight;
+    governor->vanishing = mixed > 0 ? (uint64_t) mixed : 0;
+}
+
 /* One look, with what follows from its numbers at once. */
 struct look {
     const struct pgd_governor_input *input;
@@ -60,15 +85,15 @@ struct look {
     bool stalls;
 };
 
-static struct look look_at(const struct pgd_governor_input *input)
+static struct look look_at(const struct pgd_governor *governor, const struct pgd_governor_input *input)
 {
     const struct pgd_reading *reading = &input->reading;
     struct look look = {.input = input};
     look.presses = input->warning != PGD_WARNING_NONE;
     look.is_clear = !look.presses;
     if (reading->known) {
-        look.mark = pgd_governor_mark(reading->limit_bytes);
-        look.clear = pgd_governor_clear(reading->limit_bytes);
+        look.mark = pgd_governor_mark(reading->limit_bytes, governor->vanishing);
+        look.clear = 2 * look.mark;
         look.presses = look.presses || reading->available_bytes < look.mark;
         look.is_clear = look.is_clear && reading->available_bytes >= look.clear;
         look.stalls = reading->stall_share >= STALL_SHARE && reading->available_bytes < look.clear;
@@ -129,11 +154,6 @@ static void note_calm(struct pgd_governor *governor, const struct look *look)
 
 /* ---- the budget ---- */
 
-static uint64_t subtract(uint64_t a, uint64_t b)
-{
-    return a - pgd_min_u64(a, b);
-}
-
 /* What others took since the last look, if that one pressed too: they will take as much again before the next. */
 static uint64_t taken_by_others(const struct pgd_governor *governor, const struct pgd_governor_input *input)
 {
@@ -142,6 +162,14 @@ static uint64_t taken_by_others(const struct pgd_governor *governor, const struc
     }
     const uint64_t given_back = subtract(governor->last_used_bytes, input->used_bytes);
     return subtract(pgd_add_capped_u64(governor->last_available_bytes, given_back), input->reading.available_bytes);
+}
+
+/* What the budget may not go below in this state: the text is only given up in CRITICAL. */
+static uint64_t floor_now(const struct pgd_governor *governor, const struct look *look)
+{
+    const struct pgd_governor_input *input = look->input;
+    const bool loses_text = governor->state == PGD_GOVERNOR_CRITICAL && input->may_let_go;
+    return loses_text ? input->floor_bytes : pgd_max_u64(input->floor_bytes, input->text_floor_bytes);
 }
 
 /* G4. What a look that presses leaves of the budget. */
@@ -156,7 +184,7 @@ static uint64_t budget_down(const struct pgd_governor *governor, const struct lo
     }
     if (input->warning != PGD_WARNING_NONE) { /* a part of what could leave */
         const uint64_t part = input->warning == PGD_WARNING_LOW ? 4 : 2;
-        budget = pgd_min_u64(budget, held - subtract(held, input->floor_bytes) / part);
+        budget = pgd_min_u64(budget, held - subtract(held, floor_now(governor, look)) / part);
     }
     return budget;
 }
@@ -205,15 +233,16 @@ static void turn(struct pgd_governor *governor, int direction, uint64_t now_ms)
 static uint64_t move_budget(struct pgd_governor *governor, const struct look *look)
 {
     const struct pgd_governor_input *input = look->input;
-    const uint64_t most = pgd_max_u64(input->ceiling_bytes, input->floor_bytes);
+    const uint64_t floor_bytes = floor_now(governor, look);
+    const uint64_t most = pgd_max_u64(input->ceiling_bytes, floor_bytes);
     uint64_t budget = pgd_min_u64(input->budget_bytes, most);
     if (look->presses) {
         budget = budget_down(governor, look);
     } else if (budget < input->ceiling_bytes && may_grow(governor, look)) {
         budget = budget_up(governor, look);
     }
-    budget = pgd_min_u64(pgd_max_u64(budget, input->floor_bytes), most); /* G1 */
-    if (look->presses && input->budget_bytes >= input->floor_bytes) {
+    budget = pgd_min_u64(pgd_max_u64(budget, floor_bytes), most); /* G1 */
+    if (look->presses && input->budget_bytes >= floor_bytes) {
         budget = pgd_min_u64(budget, input->budget_bytes);
     }
     if (budget != input->budget_bytes) {
@@ -233,21 +262,23 @@ static void add_action(struct pgd_governor_decision *decision, enum pgd_governor
     }
 }
 
-static void list_actions(const struct look *look, struct pgd_governor_decision *decision)
+static void list_actions(const struct pgd_governor *governor, const struct look *look,
+                         struct pgd_governor_decision *decision)
 {
     const struct pgd_governor_input *input = look->input;
     const bool is_tight = decision->state != PGD_GOVERNOR_COMFORTABLE;
     const bool must_free = decision->budget_bytes < input->used_bytes;
-    const bool at_floor = decision->budget_bytes <= input->floor_bytes;
+    const bool is_critical = decision->state == PGD_GOVERNOR_CRITICAL;
+    const bool at_floor = decision->budget_bytes <= floor_now(governor, look);
     add_action(decision, PGD_ACTION_STOP_AHEAD, is_tight);
     add_action(decision, PGD_ACTION_REENCODE, must_free);
     add_action(decision, PGD_ACTION_SPILL, must_free && input->may_spill);
-    add_action(decision, PGD_ACTION_LET_GO, must_free && input->may_let_go);
-    add_action(decision, PGD_ACTION_REFUSE, decision->state == PGD_GOVERNOR_CRITICAL && at_floor);
+    add_action(decision, PGD_ACTION_LET_GO, must_free && is_critical && input->may_let_go); /* G6 */
+    add_action(decision, PGD_ACTION_REFUSE, is_critical && at_floor);
     add_action(decision, PGD_ACTION_GROW, decision->budget_bytes > input->budget_bytes);
 }
 
-/* Pressure is near: less than four times `clear`, or falling so fast that it is there within two far looks. */
+/* Pressure is near: less than four times `clear`, or vanishing so fast that it is there within a second. */
 static bool is_near(const struct pgd_governor *governor, const struct look *look)
 {
     const struct pgd_governor_input *input = look->input;
@@ -259,11 +290,8 @@ static bool is_near(const struct pgd_governor *governor, const struct look *look
     if (!reading->known) {
         return false;
     }
-    const uint64_t fallen = governor->started ? subtract(governor->last_available_bytes, reading->available_bytes) : 0;
-    const uint64_t span_ms = pgd_max_u64(1, input->now_ms - governor->last_ms);
-    const double per_far_look = (double) fallen / (double) span_ms * PGD_GOVERNOR_FAR_MS;
     const uint64_t above = subtract(reading->available_bytes, look->clear);
-    return reading->available_bytes < 4 * look->clear || 2 * per_far_look > (double) above;
+    return reading->available_bytes < 4 * look->clear || governor->vanishing > above;
 }
 
 #define SIZE_WORDS 24
@@ -292,7 +320,15 @@ static void say_why(const struct look *look, char *words, size_t capacity)
     }
 }
 
-static void say(const struct look *look, enum pgd_governor_state before, struct pgd_governor_decision *decision)
+/* Why it is the least. */
+static const char *least_words(const struct pgd_governor *governor, const struct look *look)
+{
+    return floor_now(governor, look) > look->input->floor_bytes ? ", the least that keeps all text"
+                                                                : ", the least that can be";
+}
+
+static void say(const struct pgd_governor *governor, const struct look *look, enum pgd_governor_state before,
+                struct pgd_governor_decision *decision)
 {
     const struct pgd_governor_input *input = look->input;
     const bool state_moves = decision->state != before;
@@ -309,9 +345,9 @@ static void say(const struct look *look, enum pgd_governor_state before, struct 
     if (budget_moves && used < sizeof decision->words) {
         (void) snprintf(decision->words + used, sizeof decision->words - used, "; KV budget %s -> %s%s",
                         size_words(from, input->budget_bytes), size_words(to, decision->budget_bytes),
-                        decision->budget_bytes == input->floor_bytes     ? ", the least that can be"
-                        : decision->budget_bytes == input->ceiling_bytes ? ", all of it"
-                                                                         : "");
+                        decision->budget_bytes == floor_now(governor, look) ? least_words(governor, look)
+                        : decision->budget_bytes == input->ceiling_bytes    ? ", all of it"
+                                                                            : "");
     }
 }
 
@@ -319,7 +355,8 @@ void pgd_governor_step(struct pgd_governor *governor, const struct pgd_governor_
                        struct pgd_governor_decision *decision)
 {
     PGD_ASSERT(!governor->started || input->now_ms >= governor->last_ms);
-    const struct look look = look_at(input);
+    note_vanishing(governor, input);
+    const struct look look = look_at(governor, input);
     const enum pgd_governor_state before = governor->state;
     if (!governor->started) {
         governor->pressed_ms = input->now_ms;
@@ -329,11 +366,11 @@ void pgd_governor_step(struct pgd_governor *governor, const struct pgd_governor_
         move_state(governor, &look);
     }
     note_calm(governor, &look);
-    *decision = (struct pgd_governor_decision) {.state = governor->state};
+    *decision = (struct pgd_governor_decision) {.state = governor->state, .mark_bytes = look.mark};
     decision->budget_bytes = move_budget(governor, &look);
     decision->next_ms = is_near(governor, &look) ? PGD_GOVERNOR_NEAR_MS : PGD_GOVERNOR_FAR_MS;
-    list_actions(&look, decision);
-    say(&look, before, decision);
+    list_actions(governor, &look, decision);
+    say(governor, &look, before, decision);
     governor->started = true;
     governor->last_ms = input->now_ms;
     governor->last_available_bytes = input->reading.available_bytes;

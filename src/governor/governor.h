@@ -9,23 +9,27 @@
  * +-------------+ <------------------------------ +-------+ <------------------------------------ +----------+
  *                 available >= clear for 1 s                available >= mark, no stalls, for 1 s
  *
- *   mark   1/16 of the limit, at least 32 MiB and at most 512 MiB, but never more than a quarter of the limit
+ *   base   1/32 of the limit, at least 8 MiB and at most 256 MiB, but never more than 1/16 of the limit
+ *   mark   base, and what others take in REACT_MS at the speed at which memory was lately seen to vanish; at most
+ *          4 bases, and 512 MiB. So a process that nobody presses may come close to its limit, and a hog is met early.
  *   clear  2 marks
  *
  * The budget
  *   down   at once, whenever less than a mark is available: by what lacks to a mark and a quarter, and, from the second
- *          such look in a row on, by as much again as others took since the one before
+ *          such look in a row on, by as much again as others took since the one before. In TIGHT no text is lost for
+ *          it: pages become smaller, or go to flash. Only in CRITICAL may text go, if the user lets any go.
  *   up     in COMFORTABLE only, in steps of half of what lacks, a second apart, after CALM_MS without pressure, and
  *          only to what leaves `clear` available. When all that was given up can be had back and twice `clear` stays
  *          (full relief), RELIEF_MS are enough.
  *
  * Invariants
- *   G1  floor <= budget <= ceiling (the floor wins, if it is above).
+ *   G1  floor <= budget <= ceiling (the floor wins, if it is above). Outside of CRITICAL the floor is the text's.
  *   G2  A lower headroom or more stalls never give a higher budget than a higher headroom or fewer would have.
  *   G3  Without full relief, the direction changes at most twice in any 60 s.
  *   G4  After a step with less than a mark available, the budget is at the floor, or so far below what is used that a
  *       mark will be available once it is obeyed.
  *   G5  Without a known reading and without a warning nothing changes.
+ *   G6  LET_GO is in CRITICAL only.
  * Ownership: plain values. Threads: pure.
  */
 #ifndef PGD_GOVERNOR_GOVERNOR_H
@@ -38,7 +42,8 @@
 #include "governor/sensor.h"
 
 #define PGD_GOVERNOR_NEAR_MS 100u /* how often to look when pressure is near ... */
-#define PGD_GOVERNOR_FAR_MS 1000u /* ... and when it is not */
+#define PGD_GOVERNOR_FAR_MS 250u  /* ... and when it is not: half of what may pass until memory is given back */
+#define PGD_GOVERNOR_REACT_MS 400u
 #define PGD_GOVERNOR_CALM_MS 10000u
 #define PGD_GOVERNOR_RELIEF_MS 3000u
 #define PGD_GOVERNOR_STEP_MS 1000u /* between two steps up, and before a state is left for a milder one */
@@ -67,6 +72,7 @@ struct pgd_governor_input {
     uint64_t budget_bytes;             /* as it is */
     uint64_t used_bytes;               /* of it */
     uint64_t floor_bytes;              /* what cannot leave */
+    uint64_t text_floor_bytes;         /* what cannot leave without text being lost: between the floor and the budget */
     uint64_t ceiling_bytes;            /* what the user allows */
     bool may_spill;
     bool may_let_go;
@@ -75,6 +81,7 @@ struct pgd_governor_input {
 struct pgd_governor_decision {
     enum pgd_governor_state state;
     uint64_t budget_bytes;
+    uint64_t mark_bytes; /* as it was taken; 0: nothing is known */
     enum pgd_governor_action actions[PGD_ACTION_COUNT];
     uint32_t action_count;
     uint32_t next_ms;                     /* when to look again */
@@ -91,6 +98,7 @@ struct pgd_governor {
     bool has_turned;
     int direction;       /* -1: the last move was down, 1: up, 0: none yet */
     uint64_t calm_bytes; /* least that was available since the last pressure */
+    uint64_t vanishing;  /* bytes a second that others take: quickly believed, slowly forgotten */
     uint64_t last_ms;
     uint64_t last_available_bytes;
     uint64_t last_used_bytes;
@@ -103,9 +111,8 @@ void pgd_governor_init(struct pgd_governor *governor);
 void pgd_governor_step(struct pgd_governor *governor, const struct pgd_governor_input *input,
                        struct pgd_governor_decision *decision);
 
-/* The two marks for a limit. */
-uint64_t pgd_governor_mark(uint64_t limit_bytes);
-uint64_t pgd_governor_clear(uint64_t limit_bytes);
+/* The mark for a limit, when others take so many bytes a second. */
+uint64_t pgd_governor_mark(uint64_t limit_bytes, uint64_t vanishing);
 
 /* "comfortable", "tight", "critical". */
 const char *pgd_governor_state_name(enum pgd_governor_state state);

@@ -107,6 +107,35 @@ static void check_that_bytes_do_not_change(const char *name)
     pgd_model_close(model);
 }
 
+/* A prompt in pieces, as it is read while memory is short. */
+static void check_pieces(const char *name, const uint32_t *pieces, uint32_t count)
+{
+    int32_t tokens[COURSE_TOKENS_MAX];
+    struct pgd_model *model = open_model(name);
+    uint64_t expected = 0;
+    fill_tokens(model, tokens, COURSE_TOKENS_MAX);
+    for (uint32_t i = 0; i < count; i++) {
+        struct pgd_bridge *bridge = open_bridge(model, &(struct pgd_bridge_options) {.threads = 1});
+        for (uint32_t done = 0; done < COURSE_TOKENS_MAX;) {
+            const uint32_t left = COURSE_TOKENS_MAX - done;
+            const uint32_t now = left < pieces[i] ? left : pieces[i];
+            CHECK(pgd_bridge_decode(bridge, tokens + done, now, 1, NULL) == PAGODA_OK);
+            done += now;
+        }
+        const uint64_t hash = hash_row(0, pgd_bridge_logits(bridge, 0), pgd_model_get_info(model)->vocabulary);
+        expected = i == 0 ? hash : expected;
+        CHECK(hash == expected);
+        pgd_bridge_close(bridge);
+    }
+    pgd_model_close(model);
+}
+
+TEST(bytes_do_not_depend_on_how_a_prompt_is_cut)
+{
+    check_pieces(SMOLLM, (const uint32_t[]) {256, 64, 16}, 3);
+    check_pieces(GEMMA, (const uint32_t[]) {256, 48}, 2);
+}
+
 TEST(smollm_bytes_do_not_depend_on_threads_pages_or_budget)
 {
     check_that_bytes_do_not_change(SMOLLM);

@@ -3,6 +3,8 @@
 
 #include "engine/pressure.h"
 
+#include "engine/generate.h"
+#include "engine/model.h"
 #include "harness/failing_system.h"
 #include "unit/tree.h"
 
@@ -45,6 +47,8 @@ static void open_world(struct world *world, enum pagoda_on_full on_full)
     options.budget_bytes = 64 * MIB;
     options.codec_tight = PAGODA_CODEC_K5V4;
     options.on_full = on_full;
+    options.flash.directory = root;
+    options.flash.bytes_max = 2 * MIB;
     CHECK(pagoda_cache_open(&options, &world->cache, NULL) == PAGODA_OK);
     const struct pgd_pressure_options watched = {.root = root, .system = &world->system};
     CHECK(pgd_pressure_open(world->cache, &watched, &world->pressure, NULL) == PAGODA_OK);
@@ -98,13 +102,18 @@ TEST(the_budget_follows_the_group)
     wait_ms(&world, 1000);
     CHECK_EQ_U64(memory_of(&world).budget_bytes, 64 * MIB);
     CHECK_STR(last_words(&world), "");
-    put_number(GROUP "memory.current", 980 * MIB); /* 44 are left, the mark is 64: 36 to a mark and a quarter */
-    wait_ms(&world, 500);
+    put_number(GROUP "memory.current", 900 * MIB);
+    wait_ms(&world, 60000);
+    put_number(GROUP "memory.current", 1004 * MIB); /* 20 are left, the mark is 32 and some */
+    wait_ms(&world, 50);
     CHECK_EQ_U64(memory_of(&world).budget_bytes, 64 * MIB); /* not due yet */
-    wait_ms(&world, 500);
-    CHECK_EQ_U64(memory_of(&world).budget_bytes, full - 36 * MIB);
-    CHECK(memory_of(&world).used_bytes <= full - 36 * MIB);
-    CHECK(strstr(last_words(&world), "memory is tight: 44.0 MiB of 1024.0 MiB left by memory.max of /own") != NULL);
+    wait_ms(&world, 60000);
+    const uint64_t mark = pgd_pressure_look(world.pressure)->mark_bytes;
+    const uint64_t wanted = full - (mark + mark / 4 - 20 * MIB);
+    CHECK(mark >= 32 * MIB && mark < 35 * MIB);
+    CHECK_EQ_U64(memory_of(&world).budget_bytes, wanted);
+    CHECK(memory_of(&world).used_bytes <= wanted);
+    CHECK(strstr(last_words(&world), "memory is tight: 20.0 MiB of 1024.0 MiB left by memory.max of /own") != NULL);
     CHECK_EQ_INT(pgd_pressure_look(world.pressure)->state, PGD_GOVERNOR_TIGHT);
     pagoda_cache_account(world.cache, &account);
     CHECK(account.quantized > 0);
@@ -153,6 +162,130 @@ TEST(stop_gives_what_it_can_and_then_refuses)
         wait_ms(&world, 100);
     }
     CHECK(!pgd_pressure_refuses(world.pressure));
+    close_world(&world);
+}
+
+/* Half of the way to nothing at once: text stays while it is tight, and goes in critical, but not where pages go to flash
+ * instead, even when flash is full. */
+TEST(text_goes_in_critical_only)
+{
+    static const enum pagoda_on_full rules[] = {PAGODA_ON_FULL_EVICT, PAGODA_ON_FULL_SPILL};
+    for (int i = 0; i < 2; i++) {
+        struct world world;
+        struct pagoda_account account;
+        open_world(&world, rules[i]);
+        fill(&world, rules[i] == PAGODA_ON_FULL_SPILL ? 40 : 80);
+        wait_ms(&world, 1000);
+        put_number(GROUP "memory.current", 960 * MIB);
+        wait_ms(&world, 1000); /* it came at once: more than a mark is wanted */
+        CHECK_EQ_INT(pgd_pressure_look(world.pressure)->state, PGD_GOVERNOR_TIGHT);
+        pagoda_cache_account(world.cache, &account);
+        CHECK_EQ_U64(account.dropped, 0);
+        CHECK(rules[i] == PAGODA_ON_FULL_SPILL ? account.spilled > 0 : account.quantized > 10000);
+        put_number(GROUP "memory.current", 1023 * MIB);
+        wait_ms(&world, 1000);
+        CHECK_EQ_INT(pgd_pressure_look(world.pressure)->state, PGD_GOVERNOR_CRITICAL);
+        pagoda_cache_account(world.cache, &account);
+        CHECK(rules[i] == PAGODA_ON_FULL_SPILL ? account.dropped == 0 : account.dropped > 0);
+        close_world(&world);
+    }
+}
+
+/* Inside a batch it only looks, and says so once; the next poll acts on what was seen. */
+TEST(a_batch_that_takes_long_is_interrupted_once)
+{
+    struct world world;
+    open_world(&world, PAGODA_ON_FULL_EVICT);
+    fill(&world, 80);
+    pgd_pressure_note_batch(world.pressure, 256, 1.6);
+    CHECK(pgd_pressure_is_long(world.pressure, 256) && pgd_pressure_is_long(world.pressure, 17));
+    CHECK(!pgd_pressure_is_long(world.pressure, 16)); /* shorter it cannot be */
+    CHECK(pgd_pressure_batch(world.pressure) >= 256);
+    wait_ms(&world, 1000);
+    world.host.now_ns += 2000 * UINT64_C(1000000);
+    CHECK(!pgd_pressure_interrupts(world.pressure)); /* nothing presses */
+    put_number(GROUP "memory.current", 1000 * MIB);
+    world.host.now_ns += 90 * 1000000;
+    CHECK(!pgd_pressure_interrupts(world.pressure)); /* not due */
+    world.host.now_ns += 20 * 1000000;
+    const uint64_t budget = memory_of(&world).budget_bytes;
+    CHECK(pgd_pressure_interrupts(world.pressure));
+    CHECK(!pgd_pressure_interrupts(world.pressure));
+    CHECK_EQ_U64(memory_of(&world).budget_bytes, budget);
+    CHECK_EQ_U64(pgd_pressure_batch(world.pressure), 16);
+    wait_ms(&world, 1);
+    CHECK(memory_of(&world).budget_bytes < budget);
+    CHECK(pgd_pressure_look(world.pressure)->state != PGD_GOVERNOR_COMFORTABLE);
+    CHECK_EQ_U64(pgd_pressure_look(world.pressure)->interrupted, 1);
+    pgd_pressure_note_batch(world.pressure, 256, 0.256);
+    CHECK_EQ_U64(pgd_pressure_batch(world.pressure), 96); /* 100 ms of it, in whole pages */
+    close_world(&world);
+}
+
+/* A real model and a clock that runs with each node of the graph: in the middle of a batch, somebody takes the memory. */
+struct ticking {
+    struct pagoda_clock clock;
+    uint64_t now_ns;
+    uint64_t calls;
+    uint64_t hog_at; /* call; 0: never */
+};
+
+static uint64_t tick(void *user)
+{
+    struct ticking *ticking = user;
+    ticking->now_ns += 1000000;
+    if (++ticking->calls == ticking->hog_at) {
+        put_number(GROUP "memory.current", 1010 * MIB);
+    }
+    return ticking->now_ns;
+}
+
+static void note_pieces(void *user, uint64_t done, uint64_t count)
+{
+    uint64_t *pieces = user;
+    (void) done;
+    (void) count;
+    (*pieces)++;
+}
+
+TEST(a_prompt_is_read_to_its_end_though_memory_goes_meanwhile)
+{
+    static int32_t tokens[768];
+    struct pagoda_error error = {.status = PAGODA_OK};
+    struct world world;
+    struct pgd_model *model = NULL;
+    struct pgd_bridge *bridge = NULL;
+    uint64_t pieces = 0;
+    struct ticking ticking = {.now_ns = 1000000000};
+    ticking.clock = (struct pagoda_clock) {.now_ns = tick, .user = &ticking};
+    const struct pagoda_system system = {.clock = &ticking.clock};
+    open_world(&world, PAGODA_ON_FULL_EVICT); /* for its files */
+    const struct pgd_bridge_options options = {
+        .kv_bytes = 64 * MIB,
+        .is_governed = true,
+        .system_root = root,
+        .system = &system,
+        .on_full = PAGODA_ON_FULL_EVICT,
+        .codec_tight = PAGODA_CODEC_K8V4,
+        .threads = 1,
+    };
+    CHECK(pgd_model_open(test_model_path("smollm2-135m-instruct-q4_1.gguf"), NULL, &model, &error) == PAGODA_OK);
+    CHECK(pgd_bridge_open(model, &options, &bridge, &error) == PAGODA_OK);
+    for (int i = 0; i < 768; i++) {
+        tokens[i] = 1000 + i * 7;
+    }
+    const struct pgd_feed_options feed = {.progress = note_pieces, .user = &pieces};
+    CHECK(pgd_generate_feed(bridge, tokens, 512, &feed, &error) == PAGODA_OK);
+    const struct pgd_pressure_view *view = pgd_pressure_look(pgd_bridge_pressure(bridge));
+    CHECK(pieces == 2 && view->interrupted == 0 && view->steps_down == 0);
+    ticking.hog_at = ticking.calls + 300;
+    CHECK(pgd_generate_feed(bridge, tokens + 512, 256, &feed, &error) == PAGODA_OK);
+    CHECK_EQ_U64(view->interrupted, 1);
+    CHECK(view->steps_down > 0 && pieces > 2 + 1);
+    CHECK_EQ_U64(pagoda_cache_position(pgd_bridge_cache(bridge)), 768);
+    CHECK(pgd_bridge_logits(bridge, 0) != NULL);
+    pgd_bridge_close(bridge);
+    pgd_model_close(model);
     close_world(&world);
 }
 

@@ -19,7 +19,9 @@ struct plant {
     uint64_t budget_bytes;
     uint64_t used_bytes;
     uint64_t floor_bytes;
+    uint64_t text_floor_bytes; /* never more than the budget */
     uint64_t ceiling_bytes;
+    bool keeps_text;
     double stall_share;
     bool unknown;
     enum pgd_governor_warning warning;
@@ -61,8 +63,10 @@ static struct pgd_governor_input input_of(const struct plant *plant)
         .budget_bytes = plant->budget_bytes,
         .used_bytes = plant->used_bytes,
         .floor_bytes = plant->floor_bytes,
+        .text_floor_bytes =
+            plant->text_floor_bytes < plant->budget_bytes ? plant->text_floor_bytes : plant->budget_bytes,
         .ceiling_bytes = plant->ceiling_bytes,
-        .may_let_go = true,
+        .may_let_go = !plant->keeps_text,
     };
     (void) snprintf(input.reading.source, sizeof input.reading.source, "the test");
     return input;
@@ -81,6 +85,12 @@ static void note_direction(struct plant *plant, uint64_t before)
     plant->direction = direction;
 }
 
+static uint64_t floor_in(const struct pgd_governor_input *input, enum pgd_governor_state state)
+{
+    const bool loses_text = state == PGD_GOVERNOR_CRITICAL && input->may_let_go;
+    return loses_text || input->text_floor_bytes < input->floor_bytes ? input->floor_bytes : input->text_floor_bytes;
+}
+
 static void check_actions(const struct pgd_governor_input *input, const struct pgd_governor_decision *decision)
 {
     bool has[PGD_ACTION_COUNT] = {false};
@@ -94,7 +104,8 @@ static void check_actions(const struct pgd_governor_input *input, const struct p
     CHECK(!has[PGD_ACTION_LET_GO] || input->may_let_go);
     CHECK(has[PGD_ACTION_GROW] == (decision->budget_bytes > input->budget_bytes));
     CHECK(!has[PGD_ACTION_REFUSE] ||
-          (decision->state == PGD_GOVERNOR_CRITICAL && decision->budget_bytes <= input->floor_bytes));
+          (decision->state == PGD_GOVERNOR_CRITICAL && decision->budget_bytes <= floor_in(input, decision->state)));
+    CHECK(!has[PGD_ACTION_LET_GO] || decision->state == PGD_GOVERNOR_CRITICAL); /* G6 */
 }
 
 /* G1, G2, G4 and G5 at one step; G3 is looked at when all is over. */
@@ -105,12 +116,14 @@ static void plant_step(struct plant *plant)
     const enum pgd_governor_state state_before = before.state;
     pgd_governor_step(&plant->governor, &input, &plant->decision);
     const struct pgd_governor_decision *decision = &plant->decision;
-    const uint64_t most = input.ceiling_bytes > input.floor_bytes ? input.ceiling_bytes : input.floor_bytes;
-    CHECK(decision->budget_bytes >= input.floor_bytes && decision->budget_bytes <= most); /* G1 */
-    const uint64_t mark = pgd_governor_mark(plant->limit_bytes);
+    const uint64_t floor_bytes = floor_in(&input, decision->state);
+    const uint64_t most = input.ceiling_bytes > floor_bytes ? input.ceiling_bytes : floor_bytes;
+    CHECK(decision->budget_bytes >= floor_bytes && decision->budget_bytes <= most); /* G1 */
+    const uint64_t mark = decision->mark_bytes;
+    CHECK(!input.reading.known || mark >= pgd_governor_mark(plant->limit_bytes, 0));
     if (input.reading.known && input.reading.available_bytes < mark) { /* G4 */
         const uint64_t given = input.used_bytes - decision->budget_bytes;
-        CHECK(decision->budget_bytes <= input.floor_bytes ||
+        CHECK(decision->budget_bytes <= floor_bytes ||
               (decision->budget_bytes <= input.used_bytes && input.reading.available_bytes + given >= mark));
         CHECK(decision->state != PGD_GOVERNOR_COMFORTABLE);
         CHECK_EQ_U64(decision->next_ms, PGD_GOVERNOR_NEAR_MS);
@@ -160,12 +173,86 @@ static uint32_t most_turns_in_a_minute(const struct plant *plant)
 
 TEST(marks)
 {
-    CHECK_EQ_U64(pgd_governor_mark(64 * MIB), 16 * MIB);
-    CHECK_EQ_U64(pgd_governor_mark(256 * MIB), 32 * MIB);
-    CHECK_EQ_U64(pgd_governor_mark(1024 * MIB), 64 * MIB);
-    CHECK_EQ_U64(pgd_governor_mark(64 * 1024 * MIB), 512 * MIB);
-    CHECK_EQ_U64(pgd_governor_clear(1024 * MIB), 128 * MIB);
-    CHECK_EQ_U64(pgd_governor_mark(UINT64_MAX), 512 * MIB);
+    CHECK_EQ_U64(pgd_governor_mark(64 * MIB, 0), 4 * MIB);
+    CHECK_EQ_U64(pgd_governor_mark(172 * MIB, 0), 8 * MIB);
+    CHECK_EQ_U64(pgd_governor_mark(1024 * MIB, 0), 32 * MIB);
+    CHECK_EQ_U64(pgd_governor_mark(64 * 1024 * MIB, 0), 256 * MIB);
+    CHECK_EQ_U64(pgd_governor_mark(UINT64_MAX, 0), 256 * MIB);
+    CHECK_EQ_U64(pgd_governor_mark(1024 * MIB, 50 * MIB), 52 * MIB); /* 400 ms of it */
+    CHECK_EQ_U64(pgd_governor_mark(172 * MIB, 100 * MIB), 32 * MIB); /* at most 4 bases */
+    CHECK_EQ_U64(pgd_governor_mark(UINT64_MAX, UINT64_MAX), 512 * MIB);
+}
+
+/* A limit of 1.15 times what it takes, and nobody else: text stays, whatever the size. */
+TEST(a_limit_close_to_the_working_set_is_comfortable)
+{
+    for (uint64_t working = 100 * MIB; working < 16384 * MIB; working = working * 3 / 2) {
+        struct plant plant;
+        plant_init(&plant, working * 115 / 100, working / 2);
+        plant.others_bytes = working - plant.ceiling_bytes; /* weights, buffers */
+        plant.used_bytes = 0;
+        plant.budget_bytes /= 2; /* there was a hog once */
+        for (int i = 0; i < 1000; i++) {
+            plant_step(&plant);
+            CHECK_EQ_INT(plant.decision.state, PGD_GOVERNOR_COMFORTABLE);
+            plant_wait(&plant, plant.decision.next_ms);
+        }
+        CHECK_EQ_U64(plant.budget_bytes, plant.ceiling_bytes);
+    }
+}
+
+/* Others come slowly: all that can be had without losing text is given before any text is; and with a user who keeps
+ * all text, none ever is. */
+TEST(text_is_lost_in_critical_only)
+{
+    for (int keeps = 0; keeps < 2; keeps++) {
+        struct plant plant;
+        bool was_tight_at_the_text = false;
+        bool has_lost = false;
+        plant_init(&plant, 1024 * MIB, 512 * MIB);
+        plant.text_floor_bytes = 200 * MIB;
+        plant.keeps_text = keeps == 1;
+        for (int i = 0; i < 6000; i++) {
+            plant.others_bytes = (uint64_t) i * MIB / 6; /* less than 2 MiB a second */
+            plant_step(&plant);
+            const bool is_critical = plant.decision.state == PGD_GOVERNOR_CRITICAL;
+            CHECK(plant.budget_bytes >= 200 * MIB || has_lost || (is_critical && keeps == 0));
+            has_lost = plant.budget_bytes < 200 * MIB;
+            was_tight_at_the_text =
+                was_tight_at_the_text || (!is_critical && plant.budget_bytes == plant.text_floor_bytes &&
+                                          strstr(plant.decision.words, ", the least that keeps all text") != NULL);
+            plant.text_floor_bytes = plant.budget_bytes < 200 * MIB ? plant.budget_bytes : 200 * MIB;
+            plant_wait(&plant, 100);
+        }
+        CHECK(was_tight_at_the_text);
+        CHECK_EQ_U64(plant.budget_bytes, keeps == 1 ? 200 * MIB : plant.floor_bytes);
+        CHECK_EQ_INT(plant.decision.actions[plant.decision.action_count - 1], PGD_ACTION_REFUSE);
+    }
+}
+
+/* What vanishes quickly is met earlier, and forgotten when it has stopped. */
+TEST(the_mark_follows_the_speed)
+{
+    struct plant plant;
+    plant_init(&plant, 1024 * MIB, 256 * MIB);
+    for (int i = 0; i < 40; i++) {
+        plant.others_bytes += 64 * MIB / 10;
+        plant_step(&plant);
+        plant_wait(&plant, 100);
+    }
+    CHECK(plant.decision.mark_bytes > 56 * MIB && plant.decision.mark_bytes < 58 * MIB); /* 32 + 64 x 0.4 */
+    for (int i = 0; i < 300; i++) {
+        plant_step(&plant);
+        plant_wait(&plant, 100);
+    }
+    CHECK(plant.decision.mark_bytes < 33 * MIB);
+    plant.used_bytes = 0; /* what the cache takes itself vanishes, too, but nobody takes it */
+    plant_step(&plant);
+    for (int i = 0; i < 100; i++) {
+        plant_wait(&plant, 100);
+        plant_step(&plant);
+    }
+    CHECK(plant.decision.mark_bytes < 33 * MIB);
 }
 
 TEST(with_plenty_nothing_happens)
@@ -185,10 +272,10 @@ TEST(the_sentence_says_what_and_why)
 {
     struct plant plant;
     plant_init(&plant, 1024 * MIB, 512 * MIB);
-    plant.others_bytes = 472 * MIB; /* 40 are left, the mark is 64 */
+    plant.others_bytes = 492 * MIB; /* 20 are left, the mark is 32 */
     plant_step(&plant);
     CHECK_STR(plant.decision.words,
-              "memory is tight: 40.0 MiB of 1024.0 MiB left by the test; KV budget 512.0 MiB -> 472.0 MiB");
+              "memory is tight: 20.0 MiB of 1024.0 MiB left by the test; KV budget 512.0 MiB -> 492.0 MiB");
     CHECK_EQ_INT(plant.decision.actions[0], PGD_ACTION_STOP_AHEAD);
     CHECK_STR(pgd_governor_action_name(PGD_ACTION_LET_GO), "let pages go");
     CHECK_STR(pgd_governor_state_name(plant.decision.state), "tight");
@@ -241,7 +328,7 @@ TEST(a_hog)
         uint64_t short_since_ms = 0;
         for (uint64_t at_ms = 0; at_ms < 20000;) {
             plant.others_bytes = at_ms < 12000 ? (at_ms < 8000 ? at_ms * 64 * MIB / 1000 : 512 * MIB) : 0;
-            const bool is_short = available(&plant) < pgd_governor_mark(plant.limit_bytes);
+            const bool is_short = available(&plant) < pgd_governor_mark(plant.limit_bytes, 0);
             short_since_ms = is_short ? (short_since_ms != 0 ? short_since_ms : plant.now_ms) : 0;
             CHECK(!is_short || plant.now_ms - short_since_ms <= 500);
             CHECK(available(&plant) > 0); /* nobody would have been killed */
@@ -310,6 +397,8 @@ TEST(a_million_random_steps)
             }
             if (test_rng_below(&rng, 100) == 0) { /* pins come and go */
                 plant.floor_bytes = test_rng_below(&rng, plant.budget_bytes + 1);
+                plant.text_floor_bytes = test_rng_below(&rng, plant.budget_bytes + 1);
+                plant.keeps_text = test_rng_below(&rng, 2) == 0;
             }
             plant_step(&plant);
             plant_wait(&plant, 1 + test_rng_below(&rng, 3000));
