@@ -45,13 +45,12 @@ enum pagoda_status pgd_load_budget(const char *flag, const struct pgd_budget *bu
     return PAGODA_OK;
 }
 
-/* What measures, measures the cache that was asked for, whatever else goes on. Who gives a size for KV state and none
- * for the process has weighed it against what the machine has. */
+/* What measures, measures the cache that was asked for, whatever else goes on. A size that was given is the most that
+ * is taken, and no promise of others to leave that much. */
 static bool is_governed(const struct pgd_options *options)
 {
     const bool talks = options->command == PGD_COMMAND_CHAT || options->command == PGD_COMMAND_RUN;
-    const bool has_weighed = options->kv.kind == PGD_BUDGET_BYTES && options->mem.kind == PGD_BUDGET_AUTO;
-    return talks && !options->no_governor && (options->governor || !has_weighed);
+    return talks && !options->no_governor;
 }
 
 struct pgd_bridge_options pgd_load_bridge_options(const struct pgd_options *options, uint64_t kv_bytes)

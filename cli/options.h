@@ -68,7 +68,6 @@ struct pgd_options {
     struct pgd_budget mem; /* of the whole process; auto: plan: not given */
     const char *shape;     /* plan: a model in words, in place of a file */
     bool fail_if_over;
-    bool governor;
     bool no_governor;
     uint64_t ctx_size;
     int on_full;    /* enum pagoda_on_full, or PGD_ON_FULL_DEFAULT */

@@ -75,8 +75,8 @@ const char *pgd_bridge_fallback(const struct pgd_bridge *bridge);
 
 /* Appends `count` tokens (1 .. PGD_BRIDGE_BATCH) at the end of the sequence and computes logits for the
  * last `outputs` of them (0 .. outputs_max). On failure the sequence is as before. Errors: FULL,
- * OVER_BUDGET, CANCELLED (pgd_bridge_cancel), INVALID, NOMEM, POISONED; BUSY when a long batch was given up because memory
- * is needed elsewhere: then the next decode gives it back, and should have pgd_bridge_batch_now tokens at most. */
+ * OVER_BUDGET, CANCELLED (pgd_bridge_cancel), INVALID, NOMEM, POISONED; BUSY when a long batch was given up because
+ * memory is needed elsewhere: the next decode gives it back, and should have pgd_bridge_batch_now tokens at most. */
 PAGODA_MUST_CHECK enum pagoda_status pgd_bridge_decode(struct pgd_bridge *bridge, const int32_t *tokens, uint32_t count,
                                                        uint32_t outputs, struct pagoda_error *error);
 

@@ -4,8 +4,8 @@
  * never depends on the budget: what the model computes depends, in the last bits, on how tokens were batched, and
  * two budgets that both hold everything must give the same bytes. Only where something has to go does a chunk
  * become small, so that old text leaves little by little and the latest stays. While memory is short, chunks are as
- * small as they must be for it to be given back in between: multiples of 16 tokens, which the model computes to the same
- * bytes (tests/engine/test_bridge.c).
+ * small as they must be for it to be given back in between: multiples of 16 tokens, which the model computes to the
+ * same bytes (tests/engine/test_bridge.c).
  *
  * Replying. A token is shown before the model has read it, so that the first word is there a step earlier; in
  * return, a step that is cancelled is taken once more, and so what was shown is what the sequence holds.

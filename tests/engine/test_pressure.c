@@ -165,8 +165,8 @@ TEST(stop_gives_what_it_can_and_then_refuses)
     close_world(&world);
 }
 
-/* Half of the way to nothing at once: text stays while it is tight, and goes in critical, but not where pages go to flash
- * instead, even when flash is full. */
+/* Half of the way to nothing at once: text stays while it is tight, and goes in critical, but not where pages go to
+ * flash instead, even when flash is full. */
 TEST(text_goes_in_critical_only)
 {
     static const enum pagoda_on_full rules[] = {PAGODA_ON_FULL_EVICT, PAGODA_ON_FULL_SPILL};
@@ -222,7 +222,7 @@ TEST(a_batch_that_takes_long_is_interrupted_once)
     close_world(&world);
 }
 
-/* A real model and a clock that runs with each node of the graph: in the middle of a batch, somebody takes the memory. */
+/* A real model and a clock that runs with each node of the graph: in the middle of a batch, somebody takes memory. */
 struct ticking {
     struct pagoda_clock clock;
     uint64_t now_ns;
