@@ -408,7 +408,8 @@ def measure(version, cycles):
     turns = turns_between(lines, pressed.hogs[-1][1] - STEADY_S, pressed.hogs[-1][1])
     late = max(pressed.below)
     print(f"\ngroup of version {version}, limit {usual * 1.15 / MIB:.0f} MiB (1.15 x {usual / MIB:.0f}), "
-          f"{len(hogs)} hogs at 64 MiB/s that want {BEYOND // MIB} MiB more than is left, and one that stays for {STEADY_S} s\n")
+          f"{len(hogs)} hogs at 64 MiB/s that want {BEYOND // MIB} MiB more than is left, "
+          f"and one that stays for {STEADY_S} s\n")
     print("| group | what | measured | wanted | kept |\n|---|---|---|---|---|")
     row(version, "killed by the kernel", pressed.kills, 0, pressed.kills == 0)
     row(version, f"longest below the mark of {pressed.life.mark / MIB:.1f} MiB, by the clock",
