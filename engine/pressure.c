@@ -182,12 +182,16 @@ void pgd_pressure_poll(struct pgd_pressure *pressure)
     pressure->has_read = false;
     struct pagoda_memory memory;
     pagoda_cache_memory(pressure->cache, &memory);
+    uint64_t resident = 0;
+    uint64_t peak = 0;
+    pgd_os_process_memory(&resident, &peak);
     const struct pgd_governor_input input = {
         .now_ms = start_us / 1000,
         .reading = pressure->view.reading,
         .warning = warned ? PGD_WARNING_LOW : PGD_WARNING_NONE,
         .budget_bytes = memory.budget_bytes,
         .used_bytes = memory.used_bytes,
+        .own_bytes = resident,
         .floor_bytes = pagoda_cache_budget_floor(pressure->cache),
         .text_floor_bytes = pgd_cache_text_floor(pressure->cache),
         .ceiling_bytes = memory.opened_bytes,

@@ -59,7 +59,7 @@ static uint64_t subtract(uint64_t a, uint64_t b)
     return a - pgd_min_u64(a, b);
 }
 
-/* How fast others take memory: what the cache took itself is not counted. */
+/* How fast others take memory: what this process took itself is not counted. */
 static void note_vanishing(struct pgd_governor *governor, const struct pgd_governor_input *input)
 {
     if (!governor->started || !input->reading.known) {
@@ -67,7 +67,7 @@ static void note_vanishing(struct pgd_governor *governor, const struct pgd_gover
     }
     const uint64_t span_ms = pgd_max_u64(1, input->now_ms - governor->last_ms);
     const uint64_t fallen = subtract(governor->last_available_bytes, input->reading.available_bytes);
-    const uint64_t by_others = subtract(fallen, subtract(input->used_bytes, governor->last_used_bytes));
+    const uint64_t by_others = subtract(fallen, subtract(input->own_bytes, governor->last_own_bytes));
     const uint64_t now = by_others > UINT64_MAX / 1000 ? UINT64_MAX / 1000 : by_others * 1000 / span_ms;
     const uint64_t half_ms = now > governor->vanishing ? BELIEVE_MS : FORGET_MS;
     const double weight = (double) span_ms / (double) (span_ms + half_ms);
@@ -375,5 +375,6 @@ void pgd_governor_step(struct pgd_governor *governor, const struct pgd_governor_
     governor->last_ms = input->now_ms;
     governor->last_available_bytes = input->reading.available_bytes;
     governor->last_used_bytes = input->used_bytes;
+    governor->last_own_bytes = input->own_bytes;
     governor->last_pressed = look.presses && input->reading.known;
 }

@@ -71,6 +71,7 @@ struct pgd_governor_input {
     enum pgd_governor_warning warning; /* from a host that knows better, since the last step */
     uint64_t budget_bytes;             /* as it is */
     uint64_t used_bytes;               /* of it */
+    uint64_t own_bytes;                /* resident, of this process: what it takes itself is not taken by others */
     uint64_t floor_bytes;              /* what cannot leave */
     uint64_t text_floor_bytes;         /* what cannot leave without text being lost: between the floor and the budget */
     uint64_t ceiling_bytes;            /* what the user allows */
@@ -102,6 +103,7 @@ struct pgd_governor {
     uint64_t last_ms;
     uint64_t last_available_bytes;
     uint64_t last_used_bytes;
+    uint64_t last_own_bytes;
     bool last_pressed;
 };
 

@@ -382,7 +382,7 @@ class Pressed:
 
     def prompt_tokens(self):
         """The prompt was read in batches of many tokens."""
-        return max((line["tokens"]["total"] for line in self.lines[:400] if line["batch_tokens"] > 16), default=0)
+        return max((line["tokens"]["total"] for line in self.lines[:400] if line["batch_tokens"] >= 64), default=0)
 
     def hog(self, hold_s):
         began = time.monotonic()

@@ -62,6 +62,7 @@ static struct pgd_governor_input input_of(const struct plant *plant)
         .warning = plant->warning,
         .budget_bytes = plant->budget_bytes,
         .used_bytes = plant->used_bytes,
+        .own_bytes = 100 * MIB + plant->used_bytes,
         .floor_bytes = plant->floor_bytes,
         .text_floor_bytes =
             plant->text_floor_bytes < plant->budget_bytes ? plant->text_floor_bytes : plant->budget_bytes,
