@@ -313,7 +313,7 @@ PGD_MUST_CHECK bool pgd_fetch_add(struct pagoda_cache *cache, struct pgd_fetch *
 /* Conductor: begins to read what was added. */
 void pgd_fetch_submit(struct pagoda_cache *cache, struct pgd_fetch *fetch);
 
-/* Everybody: waits for the pages and checks them; those that are good are in `staged` after the team's next barrier. */
+/* Everybody: waits for the pages and checks them; good ones are in `staged` after the team's next barrier. */
 void pgd_fetch_complete(struct pagoda_cache *cache, struct pgd_fetch *fetch, uint32_t layer, uint64_t deadline_ns);
 
 /* Conductor, after that barrier: reads bad pages once more, and gives up those that stay bad. */
@@ -343,8 +343,8 @@ void pgd_select_share(const struct pgd_attend_call *call);
 /* Conductor, when that is done: chooses what is read. */
 void pgd_select_choose(const struct pgd_attend_call *call);
 
-/* Conductor: pages that were read get frames: those that nobody needs, and, when `may_swap`, those of pages of the layer
- * that have drawn less attention. */
+/* Conductor: pages that were read get frames: those that nobody needs, and, when `may_swap`, those of pages of the
+ * layer that have drawn less attention. */
 void pgd_select_keep(struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t layer, bool may_swap);
 
 /* The logarithm of a sum, of numbers given by their logarithms. */

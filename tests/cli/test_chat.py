@@ -268,7 +268,8 @@ def a_pin_that_leaves_no_room_is_refused():
 
 @suite.test
 def the_policy_can_be_changed():
-    result = chat("/policy", "/policy fifo", "/policy window 64", "/policy random", "/policy sink", "/policy stop", "/policy",
+    result = chat("/policy", "/policy fifo", "/policy window 64", "/policy random", "/policy sink",
+                  "/policy stop", "/policy",
                   "/policy evict", "/policy spill",
                   "/policy lru", "/policy fifo 7", "/policy window x", "/policy spill 7", flags=["-q"])
     sink = "policy sink, the first 4 tokens stay"
