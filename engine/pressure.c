@@ -122,7 +122,8 @@ static bool has_action(const struct pgd_governor_decision *decision, enum pgd_go
 static enum pagoda_status lower(struct pgd_pressure *pressure, const struct pgd_governor_decision *decision,
                                 const struct pagoda_memory *before, struct pagoda_error *error)
 {
-    const bool loses_text = has_action(decision, PGD_ACTION_LET_GO);
+    const bool loses_text =
+        decision->state == PGD_GOVERNOR_CRITICAL && pressure->cache->on_full == PAGODA_ON_FULL_EVICT;
     uint64_t bytes = pgd_min_u64(before->used_bytes, before->budget_bytes);
     enum pagoda_status status = PAGODA_OK;
     do {

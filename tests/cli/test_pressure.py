@@ -288,8 +288,8 @@ def a_process_budget_that_is_too_small_says_what_it_takes():
 
 # ---- as a measurement ----
 
-BEYOND = 16 * MIB # a hog takes so much more than is left
-QUIET_S = 3       # before each hog, for the speed that is to come back
+BEYOND = 8 * MIB  # a hog takes so much more than is left
+QUIET_S = 3      # before each hog, for the speed that is to come back
 AFTER_S = 11
 STEADY_S = 60
 
@@ -354,67 +354,63 @@ def row(version, what, measured, wanted, good):
 
 
 class Pressed:
-    """One long reply, hogs in turn, and one that stays for a minute."""
+    """One long reply, and a hog that stays for `hold_s`."""
 
-    def __init__(self, group, prompt, cycles):
-        self.below, self.hogs, self.samples = [], [], []
-        self.trace = scratch("trace.jsonl")
-        self.group = group
-        self.life = Life(group, prompt, 1000000, "--on-full", "evict", "--trace", self.trace)
-        try:
-            self.life.begun.wait(600)
-            for _ in range(cycles):
+    def __init__(self, version, limit, prompt, hold_s):
+        trace = scratch("trace.jsonl")
+        with Group(limit, (version,)) as group:
+            self.life = Life(group, prompt, 100000, "--on-full", "evict", "--trace", trace)
+            try:
+                self.life.begun.wait(600)
                 time.sleep(QUIET_S)
-                self.hog(1)
+                self.press(group, hold_s)
                 time.sleep(AFTER_S)
-                if self.life.process.poll() is not None:
-                    break
-            self.steady = self.hog(STEADY_S)
-            self.kills = group.kills()
-            self.life.process.send_signal(signal.SIGINT)
-            self.life.end(130)
-        finally:
-            self.life.kill()
-        self.lines = trace_lines(self.trace)
+                self.kills = group.kills()
+                self.life.process.send_signal(signal.SIGINT)
+                self.life.end(130)
+            finally:
+                self.life.kill()
+        self.lines = trace_lines(trace)
         self.life.prompt_tokens = self.prompt_tokens()
         offset = clock_offset(self.life, self.lines)
-        self.hogs = [(began - offset, ended - offset) for began, ended in self.hogs]
+        self.began -= offset
+        self.ended -= offset
 
     def prompt_tokens(self):
         """The prompt was read in batches of many tokens."""
         return max((line["tokens"]["total"] for line in self.lines[:400] if line["batch_tokens"] >= 64), default=0)
 
-    def hog(self, hold_s):
-        began = time.monotonic()
-        hog = Hog(self.group)
+    def press(self, group, hold_s):
+        hog = Hog(group)
+        self.began = time.monotonic()
         try:
-            samples = press(self.life, hog, hog_size(self.group, BEYOND), hold_s)
+            samples = press(self.life, hog, hog_size(group, BEYOND), hold_s)
         finally:
             hog.end()
-        self.below.append(longest_below(samples, self.life.mark)[0])
-        self.hogs.append((began, time.monotonic()))
+        self.ended = time.monotonic()
+        self.below = longest_below(samples, self.life.mark)[0]
 
 
 def measure(version, cycles):
-    """Many hogs during one reply that is longer than they take."""
+    """Replies that are pressed by one hog each, and one by a hog that stays."""
     prompt = prompt_of(1900)
     usual, _ = working_set(version, prompt, 400)
-    with Group(int(usual * 1.15), (version,)) as group:
-        pressed = Pressed(group, prompt, cycles)
-    hogs = pressed.hogs[:-1]
-    lines = pressed.lines
-    back = [seconds_until_back(lines, began, ended) for began, ended in hogs]
-    shares = shares_returned(lines)
-    turns = turns_between(lines, pressed.hogs[-1][1] - STEADY_S, pressed.hogs[-1][1])
-    late = max(pressed.below)
+    lives = [Pressed(version, int(usual * 1.15), prompt, 1) for _ in range(cycles)]
+    steady = Pressed(version, int(usual * 1.15), prompt, STEADY_S)
+    back = [seconds_until_back(life.lines, life.began, life.ended) for life in lives]
+    shares = [share for life in [*lives, steady] for share in shares_returned(life.lines)]
+    turns = turns_between(steady.lines, steady.ended - STEADY_S, steady.ended)
+    below = [life.below for life in [*lives, steady]]
+    kills = sum(life.kills for life in [*lives, steady])
+    dropped = [life.lines[-1]["tokens"]["dropped"] for life in lives]
     print(f"\ngroup of version {version}, limit {usual * 1.15 / MIB:.0f} MiB (1.15 x {usual / MIB:.0f}), "
-          f"{len(hogs)} hogs at 64 MiB/s that want {BEYOND // MIB} MiB more than is left, "
+          f"{len(lives)} hogs at 64 MiB/s that want {BEYOND // MIB} MiB more than is left, "
           f"and one that stays for {STEADY_S} s\n")
     print("| group | what | measured | wanted | kept |\n|---|---|---|---|---|")
-    row(version, "killed by the kernel", pressed.kills, 0, pressed.kills == 0)
-    row(version, f"longest below the mark of {pressed.life.mark / MIB:.1f} MiB, by the clock",
-        f"{statistics.median(pressed.below) * 1000:.0f} ms (median), {late * 1000:.0f} ms (most)", "<= 500 ms",
-        late <= 0.5)
+    row(version, "killed by the kernel", kills, 0, kills == 0)
+    row(version, f"longest below the mark of {steady.life.mark / MIB:.1f} MiB, by the clock",
+        f"{statistics.median(below) * 1000:.0f} ms (median), {max(below) * 1000:.0f} ms (most)", "<= 500 ms",
+        max(below) <= 0.5)
     row(version, "of what was released, gone from the resident size within 1 s",
         f"{min(shares, default=0) * 100:.0f} % (least of {len(shares)})", ">= 95 %", min(shares, default=0) >= 0.95)
     good = [seconds for seconds in back if seconds is not None]
@@ -422,7 +418,10 @@ def measure(version, cycles):
         f"in {len(good)} of {len(back)} cycles; after {max(good, default=0):.1f} s (most)", "10 s",
         len(good) == len(back))
     row(version, f"changes of direction while a hog stayed for {STEADY_S} s", turns, "<= 2 a minute", turns <= 2)
-    print("\n   " + pressed.life.notes.strip().replace("\n", "\n   "))
+    row(version, "tokens dropped by a hog", f"{max(dropped)} (most)", "as few as can be", True)
+    for name, life in (("the first", lives[0]), ("the one that stayed", steady)):
+        print(f"\n   {name}:\n   " + life.life.notes.strip().replace("\n", "\n   "))
+    print()
 
 
 def measure_stock(version):
