@@ -418,7 +418,8 @@ def measure(version, cycles):
         f"in {len(good)} of {len(back)} cycles; after {max(good, default=0):.1f} s (most)", "10 s",
         len(good) == len(back))
     row(version, f"changes of direction while a hog stayed for {STEADY_S} s", turns, "<= 2 a minute", turns <= 2)
-    row(version, "tokens dropped by a hog", f"{max(dropped)} (most)", "as few as can be", True)
+    row(version, "tokens that the reply itself let go for new ones, in a smaller budget", f"{max(dropped)} (most)",
+        "--on-full evict", True)
     for name, life in (("the first", lives[0]), ("the one that stayed", steady)):
         print(f"\n   {name}:\n   " + life.life.notes.strip().replace("\n", "\n   "))
     print()
