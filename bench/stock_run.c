@@ -46,6 +46,7 @@ int main(int argc, char **argv)
         const int32_t token = pgd_score_top(pgd_stock_logits(stock, 0), pgd_model_get_info(model)->vocabulary);
         char piece[PGD_PIECE_BYTES_MAX];
         fwrite(piece, 1, pgd_model_piece(model, token, true, piece), stdout);
+        fflush(stdout); /* whoever presses it waits for the first token */
         bench_check(pgd_stock_decode(stock, &token, 1, 1, &error), &error, "stock engine");
     }
     struct rusage usage;

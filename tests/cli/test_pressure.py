@@ -438,7 +438,7 @@ def measure_stock(version):
         process = group.start([*command, "4000"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         hog = Hog(group)
         try:
-            os.read(process.stdout.fileno(), 1) # it has read the prompt, and written a good part of its reply
+            os.read(process.stdout.fileno(), 1) # it has read the prompt
             hog.take(RATE, hog_size(group, BEYOND), 1)
             while not hog.is_over() and process.poll() is None:
                 time.sleep(0.02)
