@@ -309,6 +309,19 @@ static uint64_t blocks_that_fit(struct pagoda_cache *cache, uint64_t bytes, cons
     return low;
 }
 
+/* The same with a flash tier, which reads as much ahead as costs no block. */
+static uint64_t blocks_with_ahead(struct pagoda_cache *cache, uint64_t bytes, const uint64_t *class_bytes)
+{
+    uint32_t chunks = PGD_AHEAD_CHUNKS;
+    pgd_spill_set_ahead(cache, 1);
+    const uint64_t most = blocks_that_fit(cache, bytes, class_bytes);
+    pgd_spill_set_ahead(cache, chunks);
+    while (chunks > 1 && blocks_that_fit(cache, bytes, class_bytes) < most) {
+        pgd_spill_set_ahead(cache, --chunks);
+    }
+    return most;
+}
+
 /* How the bytes behind the base part are divided. */
 struct division {
     uint64_t class_bytes[PGD_POOL_CLASSES_MAX];
@@ -328,7 +341,8 @@ static enum pagoda_status divide(struct pagoda_cache *cache, uint64_t left, stru
     if (status != PAGODA_OK) {
         return status;
     }
-    const uint64_t blocks = blocks_that_fit(cache, left, class_bytes);
+    const uint64_t blocks =
+        cache->spill == NULL ? blocks_that_fit(cache, left, class_bytes) : blocks_with_ahead(cache, left, class_bytes);
     if (blocks == 0) {
         return PAGODA_OVER_BUDGET;
     }

@@ -11,7 +11,6 @@
 #define XXH_INLINE_ALL /* all of the library is its header */
 #include <xxhash.h>
 
-#define AHEAD_CHUNKS 4u /* what is read ahead is read while other layers are at work: the more, the less is waited */
 #define CHUNK_PAGES_SLACK 2u /* pages of which a chunk sees only a part, at its ends */
 
 /* ---- sizes ---- */
@@ -60,16 +59,24 @@ enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_by
     spill->digest_class = cache->class_count;
     class_bytes[cache->class_count++] = spill->digest_frame_bytes;
     const uint64_t chunk_pages = pgd_div_up_u64(PGD_CHUNK_BLOCKS, cache->page_cells) + CHUNK_PAGES_SLACK;
-    const uint64_t chunk_bytes = chunk_pages * (pgd_round_up_u64(largest, PGD_FLASH_ALIGN) + PGD_FLASH_ALIGN);
+    spill->chunk_bytes = chunk_pages * (pgd_round_up_u64(largest, PGD_FLASH_ALIGN) + PGD_FLASH_ALIGN);
+    spill->smallest_page = smallest;
+    pgd_spill_set_ahead(cache, PGD_AHEAD_CHUNKS);
+    return PAGODA_OK;
+}
+
+void pgd_spill_set_ahead(struct pagoda_cache *cache, uint32_t chunks)
+{
+    struct pgd_spill *spill = cache->spill;
     uint32_t tickets = 0;
     for (uint32_t i = 0; i < PGD_FETCHES; i++) {
         struct pgd_fetch *fetch = &spill->fetch[i];
-        fetch->bytes = i == PGD_FETCH_AHEAD ? AHEAD_CHUNKS * chunk_bytes : chunk_bytes;
+        fetch->bytes = (i == PGD_FETCH_AHEAD ? chunks : 1) * spill->chunk_bytes;
         fetch->first_ticket = tickets;
-        fetch->pages_max = (uint32_t) pgd_min_u64(fetch->bytes / smallest + 1, PGD_FLASH_READS_MAX / PGD_FETCHES);
+        fetch->pages_max =
+            (uint32_t) pgd_min_u64(fetch->bytes / spill->smallest_page + 1, PGD_FLASH_READS_MAX / PGD_FETCHES);
         tickets += fetch->pages_max;
     }
-    return PAGODA_OK;
 }
 
 /* A piece that starts at a multiple of PGD_FLASH_ALIGN. */

@@ -44,7 +44,8 @@
 #define PGD_GROUP_BLOCKS 16u
 #define PGD_GROUP_NONE UINT32_MAX
 #define PGD_FETCHES 3u
-#define PGD_FETCH_AHEAD 2u /* the one that is filled for a layer before its turn, and larger than the others */
+#define PGD_FETCH_AHEAD 2u  /* the one that is filled for a layer before its turn, and larger than the others */
+#define PGD_AHEAD_CHUNKS 4u /* what is read ahead is not waited for, but takes memory: so much where there is plenty */
 #define PGD_LAYER_NONE UINT32_MAX
 #define PGD_TRUST_SLOTS 8u                      /* tokens of a batch that digests are tried on */
 #define PGD_FLASH_RESERVE (UINT64_C(256) << 20) /* free bytes of the file system that are left to others */
@@ -138,6 +139,8 @@ struct pgd_spill {
     uint64_t write_buffer_bytes;
 
     struct pgd_fetch fetch[PGD_FETCHES];
+    uint64_t chunk_bytes;         /* room for the pages of any chunk */
+    uint64_t smallest_page;       /* in bytes */
     uint32_t ahead;               /* layer that fetch[PGD_FETCH_AHEAD] is being filled for, or PGD_LAYER_NONE */
     const unsigned char **staged; /* [capacity] by index: where a page of the layer in hand lies; NULL */
     struct pgd_team team;
@@ -205,6 +208,9 @@ static inline bool pgd_spill_has_digests(const struct pagoda_cache *cache, uint3
  * UNSUPPORTED (no layer grows). */
 PGD_MUST_CHECK enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_bytes,
                                                  struct pagoda_error *error);
+
+/* Before anything is laid out: how many chunks are read ahead, 1 to PGD_AHEAD_CHUNKS. */
+void pgd_spill_set_ahead(struct pagoda_cache *cache, uint32_t chunks);
 
 /* Carves what depends on the number of blocks, and of chunks that a plan of them has at most. */
 void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, uint64_t blocks, uint64_t chunks);

@@ -12,6 +12,7 @@ import time
 
 from support.suite import LIMIT_S, PROGRAM, environment
 
+RAW_LIMIT_S = 0.5
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()=>78][AB0]?|\r")
 
 
@@ -73,8 +74,13 @@ class Terminal:
         self.send(text + "\r")
 
     def prompt(self):
-        """Waits for the prompt."""
-        return self.wait_for(r"(?:^|\n)> (?!.*\n)")
+        """Waits for the prompt, and until the program reads key by key: what is typed between the two would be echoed
+        twice. One that reads whole lines never does."""
+        match = self.wait_for(r"(?:^|\n)> (?!.*\n)")
+        end = time.monotonic() + RAW_LIMIT_S
+        while termios.tcgetattr(self.fd)[3] & termios.ICANON and time.monotonic() < end:
+            time.sleep(0.002)
+        return match
 
     def exit_code(self, limit=LIMIT_S):
         """Waits for the end."""
