@@ -177,12 +177,29 @@ static void tell_first_spill(struct pgd_repl *repl, const struct pagoda_account 
                  "/context shows what is where, --kv gives more room");
 }
 
+/* And the first time that a summary is all that stays. */
+static void tell_first_collapse(struct pgd_repl *repl, const struct pagoda_account *account)
+{
+    struct pagoda_memory memory;
+    if (repl->collapse_told || account->collapsed == 0) {
+        return;
+    }
+    pagoda_cache_memory(pgd_bridge_cache(repl->loaded.bridge), &memory);
+    repl->collapse_told = true;
+    pgd_say_note(
+        repl->terminal,
+        "flash takes no more (%s): from here on only a summary of the oldest text stays. --flash gives more room, "
+        "/context shows what is where",
+        memory.flash_problem != NULL ? memory.flash_problem : "it is full");
+}
+
 static void tell_turn(struct pgd_repl *repl)
 {
     struct pagoda_account account;
     pagoda_cache_account(pgd_bridge_cache(repl->loaded.bridge), &account);
     pgd_reply_tell(repl->options, repl->terminal, &repl->last.reply, &account, pgd_policy_words[repl->policy.kind]);
     tell_first_spill(repl, &account);
+    tell_first_collapse(repl, &account);
     tell_first_eviction(repl, &account);
     pgd_watch_tell(&repl->watch);
     if (repl->options->verbose) {
@@ -266,6 +283,7 @@ enum pagoda_status pgd_repl_reset(struct pgd_repl *repl, struct pagoda_error *er
     repl->has_last = false;
     repl->eviction_told = false;
     repl->spill_told = false;
+    repl->collapse_told = false;
     return status;
 }
 

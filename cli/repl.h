@@ -31,6 +31,7 @@ struct pgd_repl {
     bool has_last;
     bool eviction_told; /* the first time something leaves is explained at length ... */
     bool spill_told;    /* ... and the first time something goes to flash */
+    bool collapse_told;
     bool turn_failed;
 };
 

@@ -154,7 +154,7 @@ void pgd_fetch_settle(struct pagoda_cache *cache, struct pgd_fetch *fetch)
 void pgd_fetch_drain(struct pagoda_cache *cache)
 {
     cache->spill->ahead = PGD_LAYER_NONE;
-    for (uint32_t part = 0; part < PGD_FETCHES; part++) {
+    for (uint32_t part = 0; part < cache->spill->fetches; part++) {
         pgd_fetch_settle(cache, &cache->spill->fetch[part]);
     }
 }

@@ -313,10 +313,10 @@ static uint64_t blocks_that_fit(struct pagoda_cache *cache, uint64_t bytes, cons
 static uint64_t blocks_with_ahead(struct pagoda_cache *cache, uint64_t bytes, const uint64_t *class_bytes)
 {
     uint32_t chunks = PGD_AHEAD_CHUNKS;
-    pgd_spill_set_ahead(cache, 1);
+    pgd_spill_set_ahead(cache, 0);
     const uint64_t most = blocks_that_fit(cache, bytes, class_bytes);
     pgd_spill_set_ahead(cache, chunks);
-    while (chunks > 1 && blocks_that_fit(cache, bytes, class_bytes) < most) {
+    while (chunks > 0 && blocks_that_fit(cache, bytes, class_bytes) < most) {
         pgd_spill_set_ahead(cache, --chunks);
     }
     return most;

@@ -69,7 +69,8 @@ void pgd_spill_set_ahead(struct pagoda_cache *cache, uint32_t chunks)
 {
     struct pgd_spill *spill = cache->spill;
     uint32_t tickets = 0;
-    for (uint32_t i = 0; i < PGD_FETCHES; i++) {
+    spill->fetches = chunks > 0 ? PGD_FETCHES : PGD_FETCH_AHEAD;
+    for (uint32_t i = 0; i < spill->fetches; i++) {
         struct pgd_fetch *fetch = &spill->fetch[i];
         fetch->bytes = (i == PGD_FETCH_AHEAD ? chunks : 1) * spill->chunk_bytes;
         fetch->first_ticket = tickets;
@@ -77,6 +78,7 @@ void pgd_spill_set_ahead(struct pagoda_cache *cache, uint32_t chunks)
             (uint32_t) pgd_min_u64(fetch->bytes / spill->smallest_page + 1, PGD_FLASH_READS_MAX / PGD_FETCHES);
         tickets += fetch->pages_max;
     }
+    spill->tickets = tickets;
 }
 
 /* A piece that starts at a multiple of PGD_FLASH_ALIGN. */
@@ -122,7 +124,7 @@ void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, ui
     made.extents = pgd_carve(carver, blocks * spill->growing * sizeof(*made.extents));
     made.free_groups = pgd_carve(carver, blocks * sizeof(*made.free_groups));
     made.write_buffer = carve_aligned(carver, spill->write_buffer_bytes);
-    for (uint32_t i = 0; i < PGD_FETCHES; i++) {
+    for (uint32_t i = 0; i < spill->fetches; i++) {
         struct pgd_fetch *fetch = &made.fetch[i];
         fetch->memory = carve_aligned(carver, fetch->bytes);
         fetch->reads = pgd_carve(carver, fetch->pages_max * sizeof(*fetch->reads));
@@ -174,7 +176,7 @@ static struct pgd_flash_options flash_options(const struct pagoda_cache *cache)
         .bytes_max = spill->options.bytes_max != 0 ? spill->options.bytes_max : PGD_FLASH_BYTES_MAX,
         .reserve_bytes = reserve_bytes(spill),
         .write_budget_bytes = spill->options.write_budget_bytes,
-        .reads_max = spill->fetch[PGD_FETCHES - 1].first_ticket + spill->fetch[PGD_FETCHES - 1].pages_max,
+        .reads_max = spill->tickets,
         .throttle_bytes_per_second = spill->options.bytes_per_second,
         .system = &cache->system,
         .vfs = spill->options.files,

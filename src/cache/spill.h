@@ -139,6 +139,8 @@ struct pgd_spill {
     uint64_t write_buffer_bytes;
 
     struct pgd_fetch fetch[PGD_FETCHES];
+    uint32_t fetches;             /* of these: PGD_FETCHES, or one less where memory is too tight to read ahead */
+    uint32_t tickets;             /* of all of them */
     uint64_t chunk_bytes;         /* room for the pages of any chunk */
     uint64_t smallest_page;       /* in bytes */
     uint32_t ahead;               /* layer that fetch[PGD_FETCH_AHEAD] is being filled for, or PGD_LAYER_NONE */
@@ -209,7 +211,7 @@ static inline bool pgd_spill_has_digests(const struct pagoda_cache *cache, uint3
 PGD_MUST_CHECK enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_bytes,
                                                  struct pagoda_error *error);
 
-/* Before anything is laid out: how many chunks are read ahead, 1 to PGD_AHEAD_CHUNKS. */
+/* Before anything is laid out: how many chunks are read ahead, 0 to PGD_AHEAD_CHUNKS. */
 void pgd_spill_set_ahead(struct pagoda_cache *cache, uint32_t chunks);
 
 /* Carves what depends on the number of blocks, and of chunks that a plan of them has at most. */

@@ -118,7 +118,7 @@ static void read_ahead(const struct pgd_attend_call *call)
 {
     struct pagoda_cache *cache = call->cache;
     struct pgd_spill *spill = cache->spill;
-    uint32_t layer = call->layer_index + 1;
+    uint32_t layer = spill->fetches == PGD_FETCHES ? call->layer_index + 1 : cache->layer_count;
     while (layer < cache->layer_count && (spill->layers[layer].away == 0 || pgd_attend_selects(cache, layer))) {
         layer++;
     }
@@ -131,7 +131,7 @@ static void read_ahead(const struct pgd_attend_call *call)
 /* Where the chunks of a turn are read to: those of the first may be on their way since before. */
 static struct pgd_fetch *fetch_of_turn(struct pgd_spill *spill, uint32_t turn)
 {
-    return &spill->fetch[(PGD_FETCH_AHEAD + turn) % PGD_FETCHES];
+    return &spill->fetch[(PGD_FETCH_AHEAD + turn) % spill->fetches];
 }
 
 /* Conductor: begins a turn, if there is one after the turn before it. */
@@ -150,7 +150,9 @@ static void begin_streaming(const struct pgd_attend_call *call)
         prepare_chunks(call->cache, call->layer_index, fetch_of_turn(spill, 0), 0);
     }
     spill->ahead = PGD_LAYER_NONE;
-    begin_turn(call, 1);
+    for (uint32_t turn = 1; turn + 1 < spill->fetches; turn++) {
+        begin_turn(call, turn);
+    }
 }
 
 void pgd_attend_streamed(const struct pgd_attend_call *call)
@@ -166,7 +168,7 @@ void pgd_attend_streamed(const struct pgd_attend_call *call)
         const bool is_last = fetch->is_last;
         const uint64_t began = now_ns(call);
         if (is_conductor(call) && !is_last) {
-            begin_turn(call, turn + 2);
+            begin_turn(call, turn + spill->fetches - 1);
         }
         pgd_fetch_complete(call->cache, fetch, call->layer_index, 0);
         wait_for_team(call);

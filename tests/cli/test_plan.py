@@ -273,7 +273,7 @@ def a_plan_on_paper():
 @suite.test
 def what_goes_to_flash_is_foreseen():
     """Memory holds as much as it is said to, and a token takes as much flash."""
-    flags = [chat_model(), "--kv", "13M", "-c", "2048"]
+    flags = [chat_model(), "--kv", "14M", "-c", "2048"]
     reservation = plan(*flags)["reservation"]
     assert reservation["on_full"] == "spill" and reservation["on_full_reason"] is None, reservation
     within = reservation["tokens_in_memory"]

@@ -96,7 +96,7 @@ def a_file_system_that_fills_up_lets_the_policy_drop():
     if mounted.returncode != 0:
         raise Skip(f"needs root, to mount a small file system: {mounted.stderr.decode(errors='replace').strip()}")
     try:
-        report, err = told(*TIGHT, "--kv-dir", directory)
+        report, err = told(*TIGHT, "--kv-dir", directory, "--flash-full", "drop")
     finally:
         subprocess.run(["umount", directory], check=True)
     tokens = report["tokens"]
@@ -232,7 +232,7 @@ def a_window_asks_for_old_text_to_go():
 
 @suite.test
 def flash_that_is_full_lets_the_oldest_go_and_says_so():
-    report, err = told(*DEFAULT, "--flash", "2M")
+    report, err = told(*DEFAULT, "--flash", "2M", "--flash-full", "drop")
     assert 0 < report["kv"]["flash_bytes"] <= 2 << 20 and report["tokens"]["dropped"] > 0, report
     assert "tokens dropped by sink" in err and "on flash" in err, err
 
@@ -245,7 +245,10 @@ def a_chat_says_why_text_leaves():
     told_by_length = remarks("-c", "512")
     assert told_by_length.count("the context of 512 tokens is full (-c): from here on old text leaves") == 1
     assert "goes to flash" not in told_by_length, told_by_length
-    told_by_flash = remarks(*DEFAULT, "--flash", "1M")
+    summaries = remarks(*DEFAULT, "--flash", "1M")
+    assert summaries.count("only a summary of the oldest text stays") == 1, summaries
+    assert "flash takes no more (" in summaries and "goes to flash, and is read again" in summaries, summaries
+    told_by_flash = remarks(*DEFAULT, "--flash", "1M", "--flash-full", "drop")
     assert "neither memory nor flash takes more (the flash tier is full (--flash): 1.0 MiB)" in told_by_flash
     told_by_memory = remarks(*DEFAULT, "--on-full", "evict")
     assert told_by_memory.count("the KV budget is full: from here on old text leaves") == 1, told_by_memory
