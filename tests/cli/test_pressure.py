@@ -197,7 +197,7 @@ def a_limit_close_to_the_working_set_changes_nothing():
 def a_hog_that_stays_away_from_the_mark_changes_nothing():
     for version in (1, 2):
         try:
-            free, life, samples, kills = pressed_run(version, words=300, tokens=120, part=1.5, beyond=-48 * MIB,
+            free, life, samples, kills = pressed_run(version, words=300, tokens=120, part=1.5, beyond=-60 * MIB,
                                                     hold_s=1)
         except Skip:
             continue
