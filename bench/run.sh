@@ -65,7 +65,7 @@ exact() {
 
 # A question within what the model was trained for, then three times as much text as that.
 flash() {
-    python3 bench/long_document.py --tokens 30000 --kv 20
+    python3 bench/long_document.py --tokens 16000 --kv 20
     python3 bench/long_document.py --tokens 100000 --kv 32
 }
 
