@@ -642,25 +642,6 @@ bool pgd_chat_owner_range(const struct pgd_chat *chat, uint32_t owner, uint64_t 
     return true;
 }
 
-uint32_t pgd_chat_owner(const struct pgd_chat *chat, uint64_t position)
-{
-    if (position >= position_of(chat)) {
-        return UINT32_MAX;
-    }
-    /* The last owner that begins at or before the position. */
-    uint32_t low = 0;
-    uint32_t high = chat->turn_count;
-    while (low < high) {
-        const uint32_t middle = low + (high - low + 1) / 2;
-        if (chat->turns[middle - 1].first <= position) {
-            low = middle;
-        } else {
-            high = middle - 1;
-        }
-    }
-    return low;
-}
-
 enum pagoda_status pgd_chat_pin(struct pgd_chat *chat, uint32_t turn, bool pin, struct pagoda_error *error)
 {
     struct pagoda_cache *cache = pgd_bridge_cache(chat->bridge);
@@ -681,12 +662,4 @@ bool pgd_chat_reply_first(const struct pgd_chat *chat, uint32_t turn, uint64_t *
     }
     *first = chat->turns[turn - 1].reply_first;
     return true;
-}
-
-const char *pgd_chat_text(const struct pgd_chat *chat, uint32_t turn, bool reply)
-{
-    if (turn == 0 || turn > chat->turn_count) {
-        return NULL;
-    }
-    return reply ? chat->turns[turn - 1].reply : chat->turns[turn - 1].user;
 }

@@ -48,16 +48,10 @@ PAGODA_MUST_CHECK enum pagoda_status pgd_chat_reset(struct pgd_chat *chat, const
 
 uint32_t pgd_chat_turns(const struct pgd_chat *chat);
 
-/* Owner of a position: 0 system, n turn n; UINT32_MAX past the end. */
-uint32_t pgd_chat_owner(const struct pgd_chat *chat, uint64_t position);
-
-/* First position and token count of an owner; false when there is no such owner. */
+/* First position and token count of an owner (0 the system prompt, n turn n); false when there is no such owner. */
 bool pgd_chat_owner_range(const struct pgd_chat *chat, uint32_t owner, uint64_t *first, uint64_t *count);
 
 /* Where the reply of turn n begins; false when there is no such turn, or it has none. */
 bool pgd_chat_reply_first(const struct pgd_chat *chat, uint32_t turn, uint64_t *first);
-
-/* Text of the user's message or of the reply of turn n (1-based); NULL when there is none. */
-const char *pgd_chat_text(const struct pgd_chat *chat, uint32_t turn, bool reply);
 
 #endif

@@ -138,11 +138,6 @@ const float *pgd_stock_logits(struct pgd_stock *stock, uint32_t index)
     return llama_get_logits_ith(stock->context, (int32_t) (stock->last_count - stock->last_outputs + index));
 }
 
-uint64_t pgd_stock_position(const struct pgd_stock *stock)
-{
-    return stock->position;
-}
-
 void pgd_stock_rewind(struct pgd_stock *stock, uint64_t position)
 {
     llama_memory_seq_rm(llama_get_memory(stock->context), 0, (llama_pos) position, -1);

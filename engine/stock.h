@@ -45,8 +45,7 @@ PAGODA_MUST_CHECK enum pagoda_status pgd_stock_decode(struct pgd_stock *stock, c
                                                       uint32_t outputs, struct pagoda_error *error);
 const float *pgd_stock_logits(struct pgd_stock *stock, uint32_t index);
 
-/* Tokens so far; takes all after `position` back. */
-uint64_t pgd_stock_position(const struct pgd_stock *stock);
+/* Takes all tokens after `position` back. */
 void pgd_stock_rewind(struct pgd_stock *stock, uint64_t position);
 
 /* Remembers the position, and goes back to it as often as wanted. Errors: NOMEM, UNSUPPORTED. */
