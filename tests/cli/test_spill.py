@@ -249,7 +249,8 @@ def a_chat_says_why_text_leaves():
     assert summaries.count("only a summary of the oldest text stays") == 1, summaries
     assert "flash takes no more (" in summaries and "goes to flash, and is read again" in summaries, summaries
     told_by_flash = remarks(*DEFAULT, "--flash", "1M", "--flash-full", "drop")
-    assert "neither memory nor flash takes more (the flash tier takes no more: --flash or" in told_by_flash, told_by_flash
+    words = "neither memory nor flash takes more (the flash tier takes no more: --flash or"
+    assert words in told_by_flash, told_by_flash
     told_by_memory = remarks(*DEFAULT, "--on-full", "evict")
     assert told_by_memory.count("the KV budget is full: from here on old text leaves") == 1, told_by_memory
 
