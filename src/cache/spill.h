@@ -1,7 +1,7 @@
 /* cache/spill.h - pages on flash: how they leave memory, how they are read, and which of them a token reads.
  *
  *   spill.c    what is kept about them; groups of blocks to flash; pages out of memory
- *   fetch.c    pages from flash into staging, half by half
+ *   fetch.c    pages from flash into staging, part by part
  *   queries.c  what queries have been like
  *   trust.c    how far digests have been right
  *   select.c   which pages a token reads; heat; pages back into memory
@@ -80,7 +80,7 @@ enum pgd_fetch_outcome { PGD_FETCH_WAITED = 0, PGD_FETCH_GOOD, PGD_FETCH_BAD, PG
 struct pgd_fetch_read {
     uint64_t offset;
     uint64_t bytes;
-    uint64_t at; /* in the half's memory */
+    uint64_t at; /* in the part's memory */
 };
 struct pgd_fetch_page {
     uint32_t block; /* index in the table */

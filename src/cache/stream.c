@@ -58,7 +58,7 @@ static bool is_conductor(const struct pgd_attend_call *call)
 
 /* ---- streamed: turns of whole chunks ---- */
 
-/* What a half held before a chunk was added. */
+/* What a part of the staging memory held before a chunk was added. */
 struct mark {
     uint32_t reads;
     uint32_t pages;
@@ -374,14 +374,14 @@ static uint32_t packet_pages(const struct pagoda_cache *cache)
     return (uint32_t) pgd_max_u64(1, PGD_CHUNK_BLOCKS / cache->page_cells);
 }
 
-/* Whether page `i` of a half begins a packet of its own, `filled` pages being in the one before. */
+/* Whether page `i` of a fetch begins a packet of its own, `filled` pages being in the one before. */
 static bool begins_packet(const struct pgd_attend_call *call, const struct pgd_fetch *fetch, uint32_t i,
                           uint32_t filled)
 {
     return i == 0 || filled == packet_pages(call->cache) || fetch->pages[i].shift != fetch->pages[i - 1].shift;
 }
 
-/* Finds packet `number` of a half: its pages are [*first, *end). False when there are not so many. */
+/* Finds packet `number` of a fetch: its pages are [*first, *end). False when there are not so many. */
 static bool find_packet(const struct pgd_attend_call *call, const struct pgd_fetch *fetch, uint32_t number,
                         uint32_t *first, uint32_t *end)
 {

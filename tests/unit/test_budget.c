@@ -117,18 +117,24 @@ static void lower_budget(struct life *life, uint64_t bytes)
     CHECK(pagoda_cache_room(life->cache, 1) == room);
 }
 
+/* A cache that may re-encode and drop, with 1,920 tokens in f16. */
+static void begin_long_life(struct life *life)
+{
+    begin_life(life, 3);
+    life->options.codec_tight = PAGODA_CODEC_K5V4;
+    life->options.batch_tokens = 64;
+    life->options.exact_recent = 32;
+    life->options.on_full = PAGODA_ON_FULL_EVICT;
+    open_cache(life);
+    for (int i = 0; i < 30; i++) {
+        step(life, 64, false);
+    }
+}
+
 TEST(a_smaller_budget_makes_pages_smaller_and_then_lets_them_go)
 {
     struct life life;
-    begin_life(&life, 3);
-    life.options.codec_tight = PAGODA_CODEC_K5V4;
-    life.options.batch_tokens = 64;
-    life.options.exact_recent = 32;
-    life.options.on_full = PAGODA_ON_FULL_EVICT;
-    open_cache(&life);
-    for (int i = 0; i < 30; i++) {
-        step(&life, 64, false);
-    }
+    begin_long_life(&life);
     const uint64_t full = memory_of(&life).used_bytes;
     const uint64_t fixed = full - memory_of(&life).frame_bytes;
     CHECK_EQ_U64(account_of(&life).ram, 1920);
@@ -183,15 +189,7 @@ TEST(what_may_not_leave_is_the_floor)
 TEST(text_can_be_kept_on_the_way_down)
 {
     struct life life;
-    begin_life(&life, 3);
-    life.options.codec_tight = PAGODA_CODEC_K5V4;
-    life.options.batch_tokens = 64;
-    life.options.exact_recent = 32;
-    life.options.on_full = PAGODA_ON_FULL_EVICT;
-    open_cache(&life);
-    for (int i = 0; i < 30; i++) {
-        step(&life, 64, false);
-    }
+    begin_long_life(&life);
     const uint64_t least = pgd_cache_text_floor(life.cache);
     CHECK(pagoda_cache_budget_floor(life.cache) < least);
     CHECK(least < memory_of(&life).used_bytes - memory_of(&life).frame_bytes / 4);

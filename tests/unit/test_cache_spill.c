@@ -358,14 +358,20 @@ TEST(a_full_disk_lets_pages_collapse_and_keeps_what_was_written)
     }
 }
 
+/* Options with a bound on flash that is soon reached. */
+static void fill_bounded(struct pagoda_cache_options *options, struct pagoda_layer *layers, uint64_t bytes)
+{
+    fill_layers(layers);
+    fill_options(options, layers);
+    options->flash.bytes_max = bytes;
+}
+
 TEST(a_bound_on_flash_is_kept)
 {
     struct pagoda_layer layers[LAYERS];
     struct pagoda_cache_options options;
     struct pagoda_memory memory;
-    fill_layers(layers);
-    fill_options(&options, layers);
-    options.flash.bytes_max = 128u << 10;
+    fill_bounded(&options, layers, 128u << 10);
     options.flash.on_full = PAGODA_ON_FLASH_FULL_DROP;
     struct pagoda_cache *cache = open_spilling(&options, 0);
     struct fill *fill = new_fill(3);
@@ -444,9 +450,7 @@ TEST(when_flash_is_full_the_oldest_pages_collapse_and_younger_ones_take_their_pl
     struct pagoda_memory memory;
     struct pagoda_account account;
     struct ages ages = {.in_order = true, .pinned_is_whole = true};
-    fill_layers(layers);
-    fill_options(&options, layers);
-    options.flash.bytes_max = 128u << 10;
+    fill_bounded(&options, layers, 128u << 10);
     struct pagoda_cache *cache = open_spilling(&options, 0);
     struct fill *fill = new_fill(3);
     bool sane = true;
@@ -475,9 +479,7 @@ TEST(what_has_collapsed_is_dropped_before_anything_else)
     struct pagoda_cache_options options;
     struct pagoda_account account;
     struct ages ages = {.in_order = true, .pinned_is_whole = true};
-    fill_layers(layers);
-    fill_options(&options, layers);
-    options.flash.bytes_max = 128u << 10;
+    fill_bounded(&options, layers, 128u << 10);
     struct pagoda_cache *cache = open_spilling(&options, 0);
     struct fill *fill = new_fill(3);
     bool sane = true;
@@ -515,9 +517,7 @@ TEST(a_smaller_budget_lets_pages_collapse_too)
     struct pagoda_layer layers[LAYERS];
     struct pagoda_cache_options options;
     struct pagoda_memory memory;
-    fill_layers(layers);
-    fill_options(&options, layers);
-    options.flash.bytes_max = 64u << 10;
+    fill_bounded(&options, layers, 64u << 10);
     struct pagoda_cache *cache = open_spilling(&options, 256u << 10);
     struct fill *fill = new_fill(3);
     bool sane = true;
