@@ -6,13 +6,16 @@
 
 #include "kernels/packed.h"
 
-#define POWER_STEPS 16     /* of the power iteration for a line; it need not be exact */
-#define LINE_STEP 0.49785f /* half the step of the best four levels for a normal number (Max 1960) */
-#define LITTLE 0.1f        /* of the mean square of a query's coordinate: what hardly counts */
-#define ROUNDER 0x1.8p+23f /* as in packed.c */
+#define POWER_STEPS 16       /* of the power iteration for a line; it need not be exact */
+#define LINE_STEP 0.49785f   /* half the step of the best four levels for a normal number (Max 1960) */
+#define DETAIL_STEP 0.16760f /* likewise of the best sixteen */
+#define LITTLE 0.1f          /* of the mean square of a query's coordinate: what hardly counts */
+#define ROUNDER 0x1.8p+23f   /* as in packed.c */
 #define MEAN_LEVELS 63.0f
 #define LINE_LEVELS 3.0f
 #define TOKEN_LEVELS 15.0f
+#define DETAIL_LEVELS 15.0f
+#define DETAIL_PLANES 2u
 
 static uint32_t div_up(uint32_t a, uint32_t b)
 {
@@ -36,6 +39,12 @@ struct pgd_digest_layout pgd_digest_layout(uint32_t key_size, uint32_t value_siz
 uint32_t pgd_digest_bytes(uint32_t key_size, uint32_t value_size)
 {
     return pgd_digest_layout(key_size, value_size).bytes;
+}
+
+uint32_t pgd_detail_bytes(uint32_t key_size)
+{
+    const uint32_t planes = PGD_LANES * DETAIL_PLANES * div_up(key_size, 4);
+    return div_up(PGD_LANES * (uint32_t) sizeof(uint16_t) + planes, 4) * 4;
 }
 
 /* ---- numbers into codes and back ---- */
@@ -114,24 +123,30 @@ static void subtract_line(struct page *page, const float *times, const float *li
     }
 }
 
-/* The codes of a vector in 2 bits and the numbers that they stand for, times 1 / scale; returns the scale. Normal
- * numbers are expected: most of them fall into the four levels. */
-static float encode_line(uint32_t size, const float *line, uint8_t *codes, float *numbers)
+/* The codes of a vector and the numbers that they stand for, times 1 / scale; returns the scale. Normal numbers are
+ * expected: `step` is half the distance of two levels, in deviations. */
+static float encode_normal(uint32_t size, const float *line, float step, float levels, uint8_t *codes, float *numbers)
 {
     float squares = 0.0f;
     for (uint32_t d = 0; d < size; d++) {
         squares += line[d] * line[d];
     }
-    const float step = LINE_STEP * sqrtf(squares / (float) size);
+    const float scale = step * sqrtf(squares / (float) size);
     float product = 0.0f;
     float norm = 0.0f;
     for (uint32_t d = 0; d < size; d++) {
-        codes[d] = (uint8_t) code_of(line[d], step, LINE_LEVELS);
-        numbers[d] = odd_number(codes[d], LINE_LEVELS);
+        codes[d] = (uint8_t) code_of(line[d], scale, levels);
+        numbers[d] = odd_number(codes[d], levels);
         product += numbers[d] * line[d];
         norm += numbers[d] * numbers[d];
     }
     return product / norm; /* the scale that fits these codes best; NaN stays NaN */
+}
+
+/* The same in 2 bits a number. */
+static float encode_line(uint32_t size, const float *line, uint8_t *codes, float *numbers)
+{
+    return encode_normal(size, line, LINE_STEP, LINE_LEVELS, codes, numbers);
 }
 
 /* A mean in `planes` planes: out of the rows, into the digest. */
@@ -363,6 +378,26 @@ void pgd_digest_make(uint32_t key_size, uint32_t value_size, uint32_t tokens, co
     encode_mean(&page, 1, PGD_DIGEST_VALUE_MEAN, digest, digest + layout.value_mean);
     for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
         encode_value_line(&page, line, &layout, times[line], digest);
+    }
+}
+
+void pgd_detail_make(uint32_t key_size, uint32_t tokens, const float *keys, uint8_t *detail)
+{
+    uint8_t scales[PGD_DIGEST_SCALES * sizeof(uint16_t)];
+    uint8_t mean[3 * PGD_HEAD_SIZE_MAX / 4] = {0};
+    uint8_t codes[PGD_HEAD_SIZE_MAX];
+    float numbers[PGD_HEAD_SIZE_MAX];
+    const uint32_t plane_bytes = div_up(key_size, 4);
+    struct page page;
+    take_rows(&page, tokens, key_size, keys);
+    encode_mean(&page, 3, PGD_DIGEST_KEY_MEAN, scales, mean); /* as the digest has it */
+    memset(detail, 0, pgd_detail_bytes(key_size));
+    for (uint32_t t = 0; t < tokens; t++) {
+        uint8_t *planes = detail + PGD_LANES * sizeof(uint16_t) + (size_t) DETAIL_PLANES * t * plane_bytes;
+        put_scale(detail, t, encode_normal(key_size, page.rows[t], DETAIL_STEP, DETAIL_LEVELS, codes, numbers));
+        for (uint32_t p = 0; p < DETAIL_PLANES; p++) {
+            put_plane(key_size, codes, 2 * p, planes + (size_t) p * plane_bytes);
+        }
     }
 }
 

@@ -35,6 +35,12 @@
  *     out[d] = fma(w * s0, v0[d], out[d]), then fma((w * lean[0]) * s1, v1[d], out[d]), then the same with lean[1]
  * where v are the odd whole numbers of the value mean and lines, and s their scales.
  *
+ * Details. Where two lines are too few, because queries look for one exact token, a page's keys can be kept beside its
+ * digest: key_t = key mean + what token t has of its own, in 4 bits a number.
+ *     | scales of the 16 tokens, f16 | token 0: low plane, high plane | token 1 ... | zeros up to a multiple of 4 |
+ * score_details is score_digests with other scores in step 2: s[t] = mean + ((float) raw * unit) * scale of the token,
+ * then scale and softcap. Leans are along the digest's lines as before.
+ *
  * Numbers that are not finite: when a key is none, the page's masses are NaN; when a value is none, what the page gives
  * to an output is NaN; when a query is none, its row is NaN.
  *
@@ -71,6 +77,9 @@ struct pgd_digest_layout pgd_digest_layout(uint32_t key_size, uint32_t value_siz
 /* Bytes of the digest of one page and one KV head; a multiple of 4. */
 uint32_t pgd_digest_bytes(uint32_t key_size, uint32_t value_size);
 
+/* The same of its detail. */
+uint32_t pgd_detail_bytes(uint32_t key_size);
+
 /* What is known about the queries of a KV head: their spread in each coordinate, and the mean of each query head.
  * Coordinates are those of the model, not rotated. Only proportions count. */
 struct pgd_digest_queries {
@@ -83,6 +92,9 @@ struct pgd_digest_queries {
  * directions count alike, which chooses worse lines. The same bytes on every processor. */
 void pgd_digest_make(uint32_t key_size, uint32_t value_size, uint32_t tokens, const float *keys, const float *values,
                      const struct pgd_digest_queries *queries, uint8_t *digest);
+
+/* Makes the detail of the same rows. The same bytes on every processor. */
+void pgd_detail_make(uint32_t key_size, uint32_t tokens, const float *keys, uint8_t *detail);
 
 /* What score_digests tells of each row and page, at [row * stride + page]. */
 struct pgd_digest_scores {

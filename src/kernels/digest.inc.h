@@ -25,7 +25,8 @@
 struct batch {
     const uint8_t *digests[LANES];
     const uint8_t *ahead[LANES]; /* those of the next batch, to be fetched meanwhile */
-    uint32_t page;               /* of the first */
+    const uint8_t *details[LANES];
+    uint32_t page; /* of the first */
     uint32_t count;
 };
 
@@ -174,14 +175,11 @@ INLINE v16 along(const uint8_t codes[LANES], uint32_t line)
     return v16_fma(v16i_to_float(numbers), v16_set1(2.0f), v16_set1(-15.0f));
 }
 
-static void score_tokens(const struct score_call *call, uint32_t row, const struct batch *batch,
-                         uint8_t codes[LANES][LANES], const v16 lines[DIGEST_VECTORS])
+static void sum_tokens(const struct score_call *call, uint32_t row, const struct batch *batch,
+                       uint8_t codes[LANES][LANES], const v16 scores[LANES])
 {
-    v16 scores[LANES];
     v16 max = v16_set1(-INFINITY);
     for (uint32_t t = 0; t < call->tokens; t++) {
-        const v16 first = v16_fma(along(codes[t], 0), lines[1], lines[0]);
-        scores[t] = scaled(v16_fma(along(codes[t], 1), lines[2], first), call->shape->scale, call->shape->softcap);
         max = v16_greater(scores[t], max);
     }
     max = v16_add(max, v16_set1(0.0f));
@@ -222,13 +220,100 @@ static void score_batch(const struct score_call *call, uint32_t row, uint32_t ro
         EACH (v, DIGEST_VECTORS) {
             lines[v] = dotted(call, row + r, sums[r][v], levels[v], scales[v]);
         }
-        score_tokens(call, row + r, batch, tokens, lines);
+        v16 scores[LANES];
+        for (uint32_t t = 0; t < call->tokens; t++) {
+            const v16 first = v16_fma(along(tokens[t], 0), lines[1], lines[0]);
+            scores[t] = scaled(v16_fma(along(tokens[t], 1), lines[2], first), call->shape->scale, call->shape->softcap);
+        }
+        sum_tokens(call, row + r, batch, tokens, scores);
     }
 }
 
-static void score_digests(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
-                          const uint8_t *const *digests, const struct pgd_packed_rows *rows, float *scratch,
-                          const struct pgd_digest_scores *scores)
+/* ---- the same with details ---- */
+
+/* What each token of a page has of its own, with some rows: a token in each lane. */
+static void dot_tokens(const struct score_call *call, uint32_t row, uint32_t rows, const uint8_t *detail,
+                       v16 own[DIGEST_ROWS])
+{
+    const uint32_t plane_bytes = call->layout.key_plane;
+    const uint8_t *planes = detail + LANES * sizeof(uint16_t);
+    uint16_t halves[LANES];
+    v16i sums[DIGEST_ROWS][LANES];
+    for (uint32_t t = 0; t < LANES; t++) {
+        v16i high[DIGEST_ROWS];
+        v16i low[DIGEST_ROWS];
+        for (uint32_t r = 0; r < rows; r++) {
+            high[r] = v16i_zero();
+            low[r] = v16i_zero();
+        }
+        for (uint32_t tile = 0; tile < call->tiles; tile++) {
+            const uint32_t at = tile * QUARTER;
+            const uint32_t quarter = min_u32(QUARTER, plane_bytes - at);
+            const uint8_t *plane = planes + (size_t) 2 * t * plane_bytes + at;
+            const v64 codes = v64_join(load_bits(plane, quarter), load_bits(plane + plane_bytes, quarter), 2);
+            for (uint32_t r = 0; r < rows; r++) {
+                const uint8_t *words = call->words + ((size_t) (row + r) * call->tiles + tile) * 2 * TILE;
+                high[r] = v16i_dot4_each(high[r], codes, v64_load(words));
+                low[r] = v16i_dot4_each(low[r], codes, v64_load(words + TILE));
+            }
+        }
+        for (uint32_t r = 0; r < rows; r++) {
+            sums[r][t] = v16i_add(v16i_shift_left_7(high[r]), low[r]);
+        }
+    }
+    memcpy(halves, detail, sizeof halves);
+    const v16 scales = v16_load_f16(halves);
+    for (uint32_t r = 0; r < rows; r++) {
+        own[r] = dotted(call, row + r, sums[r], 15, scales);
+    }
+}
+
+/* The key means of all pages, with some rows. */
+static void dot_means(const struct score_call *call, uint32_t row, uint32_t rows, const struct batch *batch,
+                      v16 means[DIGEST_ROWS])
+{
+    v16i sums[DIGEST_ROWS][DIGEST_VECTORS][LANES];
+    for (uint32_t i = 0; i < LANES; i++) {
+        v64 codes[DIGEST_VECTORS][DIGEST_TILES];
+        unpack_keys(call, batch->digests[i], codes);
+        dot_page(call, row, rows, codes, i, sums);
+    }
+    for (uint32_t r = 0; r < rows; r++) {
+        means[r] = dotted(call, row + r, sums[r][0], 63, batch_scales(batch, PGD_DIGEST_KEY_MEAN));
+    }
+}
+
+static void score_batch_in_detail(const struct score_call *call, uint32_t row, uint32_t rows, const struct batch *batch)
+{
+    float own[DIGEST_ROWS][LANES][LANES]; /* [row][token][page] */
+    uint8_t tokens[LANES][LANES];
+    v16 means[DIGEST_ROWS];
+    for (uint32_t i = 0; i < LANES; i++) {
+        v16 of_page[DIGEST_ROWS];
+        dot_tokens(call, row, rows, batch->details[i], of_page);
+        for (uint32_t r = 0; r < rows; r++) {
+            float lanes[LANES];
+            v16_store(lanes, of_page[r]);
+            for (uint32_t t = 0; t < LANES; t++) {
+                own[r][t][i] = lanes[t];
+            }
+        }
+    }
+    dot_means(call, row, rows, batch, means);
+    turn_tokens(call, batch, tokens);
+    for (uint32_t r = 0; r < rows; r++) {
+        v16 scores[LANES];
+        for (uint32_t t = 0; t < call->tokens; t++) {
+            scores[t] = scaled(v16_add(means[r], v16_load(own[r][t])), call->shape->scale, call->shape->softcap);
+        }
+        sum_tokens(call, row + r, batch, tokens, scores);
+    }
+}
+
+/* Of both; `details` may be NULL. */
+static void score_pages(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
+                        const uint8_t *const *digests, const uint8_t *const *details,
+                        const struct pgd_packed_rows *rows, float *scratch, const struct pgd_digest_scores *scores)
 {
     int32_t *words = (int32_t *) (void *) scratch;
     pgd_digest_arrange(shape->key_size, rows, words);
@@ -242,11 +327,33 @@ static void score_digests(const struct pgd_attend_shape *shape, uint32_t tokens,
         .tiles = div_up(shape->key_size, TILE),
     };
     for (uint32_t page = 0; page < count; page += LANES) {
-        const struct batch batch = batch_at(digests, page, count);
+        struct batch batch = batch_at(digests, page, count);
+        for (uint32_t i = 0; i < LANES && details != NULL; i++) {
+            batch.details[i] = details[page + min_u32(i, batch.count - 1)];
+        }
         for (uint32_t row = 0; row < rows->count; row += DIGEST_ROWS) {
-            score_batch(&call, row, min_u32(DIGEST_ROWS, rows->count - row), &batch);
+            const uint32_t now = min_u32(DIGEST_ROWS, rows->count - row);
+            if (details == NULL) {
+                score_batch(&call, row, now, &batch);
+            } else {
+                score_batch_in_detail(&call, row, now, &batch);
+            }
         }
     }
+}
+
+static void score_digests(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
+                          const uint8_t *const *digests, const struct pgd_packed_rows *rows, float *scratch,
+                          const struct pgd_digest_scores *scores)
+{
+    score_pages(shape, tokens, count, digests, NULL, rows, scratch, scores);
+}
+
+static void score_details(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
+                          const uint8_t *const *digests, const uint8_t *const *details,
+                          const struct pgd_packed_rows *rows, float *scratch, const struct pgd_digest_scores *scores)
+{
+    score_pages(shape, tokens, count, digests, details, rows, scratch, scores);
 }
 
 /* ---- blending ---- */

@@ -106,6 +106,11 @@ struct pgd_kernels {
                           const uint8_t *const *digests, const struct pgd_packed_rows *rows, float *scratch,
                           const struct pgd_digest_scores *scores);
 
+    /* The same where every page has its detail as well. */
+    void (*score_details)(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
+                          const uint8_t *const *digests, const uint8_t *const *details,
+                          const struct pgd_packed_rows *rows, float *scratch, const struct pgd_digest_scores *scores);
+
     /* Adds what pages give to the outputs of `rows` rows, as their digests tell: weights[row * scores->stride + page]
      * times a value between the page's tokens, at the row's lean; out[row * value_size + d]. Pages in order. */
     void (*blend_digests)(const struct pgd_attend_shape *shape, uint32_t count, const uint8_t *const *digests,

@@ -21,7 +21,8 @@ struct digest_problem {
     uint32_t count;
     float *queries; /* [rows][key_size] */
     const uint8_t *digests[PAGES_MAX];
-    struct guarded memory[PAGES_MAX], high, low, unit, sum;
+    const uint8_t *details[PAGES_MAX];
+    struct guarded memory[PAGES_MAX], detail_memory[PAGES_MAX], high, low, unit, sum;
 };
 
 /* What both kernels give. */
@@ -71,6 +72,9 @@ static void make_random_digest(struct test_rng *rng, struct digest_problem *p, u
     p->memory[i] = guarded_open(pgd_digest_bytes(key_size, value_size), 4);
     p->digests[i] = p->memory[i].data;
     pgd_digest_make(key_size, value_size, p->tokens, keys, values, i % 2 == 0 ? NULL : &queries, p->memory[i].data);
+    p->detail_memory[i] = guarded_open(pgd_detail_bytes(key_size), 4);
+    p->details[i] = p->detail_memory[i].data;
+    pgd_detail_make(key_size, p->tokens, keys, p->detail_memory[i].data);
     free(keys);
     free(values);
     free(means);
@@ -113,6 +117,7 @@ static void close_problem(struct digest_problem *p)
 {
     for (uint32_t i = 0; i < p->count; i++) {
         guarded_close(&p->memory[i]);
+        guarded_close(&p->detail_memory[i]);
     }
     guarded_close(&p->high);
     guarded_close(&p->low);
@@ -128,8 +133,8 @@ static float *open_floats(struct guarded *buffer, size_t count)
     return (float *) (void *) buffer->data;
 }
 
-/* Scores, turns them into weights as a caller would, and blends; some weights are 0. */
-static struct digest_result run(const struct pgd_kernels *kernels, const struct digest_problem *p)
+/* Scores, in detail or not, turns them into weights as a caller would, and blends; some weights are 0. */
+static struct digest_result run(const struct pgd_kernels *kernels, const struct digest_problem *p, bool in_detail)
 {
     struct digest_result result;
     const uint32_t rows = p->rows.count;
@@ -142,8 +147,13 @@ static struct digest_result run(const struct pgd_kernels *kernels, const struct 
     float *weights = open_floats(&result.weights, scores);
     float *out = open_floats(&result.out, (size_t) rows * p->shape.value_size);
     struct guarded scratch = guarded_open(pgd_digest_scratch_floats(p->shape.key_size, rows) * sizeof(float), 64);
-    kernels->score_digests(&p->shape, p->tokens, p->count, p->digests, &p->rows, (float *) (void *) scratch.data,
-                           &result.scores);
+    float *working = (float *) (void *) scratch.data;
+    if (in_detail) {
+        kernels->score_details(&p->shape, p->tokens, p->count, p->digests, p->details, &p->rows, working,
+                               &result.scores);
+    } else {
+        kernels->score_digests(&p->shape, p->tokens, p->count, p->digests, &p->rows, working, &result.scores);
+    }
     guarded_close(&scratch);
     for (size_t i = 0; i < scores; i++) {
         weights[i] = i % 3 == 0 ? 0.0f : 0.25f * result.scores.mass[i];
@@ -171,23 +181,30 @@ static bool same_result(const struct digest_problem *p, const struct digest_resu
                        (size_t) p->rows.count * p->shape.value_size);
 }
 
-static void compare_levels(struct test_rng *rng, uint32_t key_size, uint32_t value_size, uint32_t rows, uint32_t count,
-                           uint32_t tokens, enum numbers kind)
+static void compare_problem(const struct digest_problem *p, bool in_detail)
 {
-    struct digest_problem p = open_problem(rng, key_size, value_size, rows, count, tokens, kind);
-    struct digest_result wanted = run(pgd_kernels_select("ref"), &p);
+    struct digest_result wanted = run(pgd_kernels_select("ref"), p, in_detail);
     const struct pgd_kernels *kernels;
     for (uint32_t i = 1; (kernels = pgd_kernels_at(i)) != NULL; i++) {
-        struct digest_result got = run(kernels, &p);
-        const bool same = same_result(&p, &wanted, &got);
+        struct digest_result got = run(kernels, p, in_detail);
+        const bool same = same_result(p, &wanted, &got);
         if (!same) {
-            printf("%s differs: keys of %u, values of %u, %u rows, %u pages of %u tokens\n", kernels->name, key_size,
-                   value_size, rows, count, tokens);
+            printf("%s differs%s: keys of %u, values of %u, %u rows, %u pages of %u tokens\n", kernels->name,
+                   in_detail ? " in detail" : "", p->shape.key_size, p->shape.value_size, p->rows.count, p->count,
+                   p->tokens);
         }
         CHECK(same);
         close_result(&got);
     }
     close_result(&wanted);
+}
+
+static void compare_levels(struct test_rng *rng, uint32_t key_size, uint32_t value_size, uint32_t rows, uint32_t count,
+                           uint32_t tokens, enum numbers kind)
+{
+    struct digest_problem p = open_problem(rng, key_size, value_size, rows, count, tokens, kind);
+    compare_problem(&p, false);
+    compare_problem(&p, true);
     close_problem(&p);
 }
 
@@ -301,7 +318,7 @@ TEST(the_reference_is_attention_over_the_sketch)
         const uint32_t size = sizes[test_rng_below(&rng, 13)];
         struct digest_problem p = open_problem(&rng, size, size, 1, 1, 1 + (uint32_t) test_rng_below(&rng, 16), USUAL);
         const struct pgd_kernels *ref = pgd_kernels_select("ref");
-        struct digest_result got = run(ref, &p);
+        struct digest_result got = run(ref, &p, false);
         const double mass = attend_sketch(&p, p.digests[0], 0, value);
         CHECK_NEAR(got.scores.mass[0], mass, 2e-3); /* queries keep 13 bits */
         const float one = 1.0f;
@@ -416,6 +433,39 @@ TEST(expected_queries_choose_the_lines)
     }
 }
 
+/* A page without any structure, and a query that looks for one of its tokens. */
+TEST(a_detail_finds_one_token)
+{
+    struct test_rng rng = test_rng(test_seed());
+    for (uint32_t trial = 0; trial < 20; trial++) {
+        const uint32_t size = sizes[test_rng_below(&rng, 6)];
+        struct digest_problem p = open_problem(&rng, size, size, 1, 1, PGD_LANES, USUAL);
+        float *keys = floats((size_t) PGD_LANES * size);
+        const uint32_t wanted = (uint32_t) test_rng_below(&rng, PGD_LANES);
+        fill(&rng, keys, (size_t) PGD_LANES * size, USUAL);
+        pgd_digest_make(size, size, PGD_LANES, keys, keys, NULL, p.memory[0].data);
+        pgd_detail_make(size, PGD_LANES, keys, p.detail_memory[0].data);
+        pgd_packed_query(size, keys + (size_t) wanted * size, &p.rows, 0);
+        p.shape.softcap = 0;
+        double mass = 0;
+        for (uint32_t t = 0; t < PGD_LANES; t++) {
+            double score = 0;
+            for (uint32_t d = 0; d < size; d++) {
+                score += (double) keys[(size_t) wanted * size + d] * (double) keys[(size_t) t * size + d];
+            }
+            mass += exp(score * p.shape.scale);
+        }
+        struct digest_result coarse = run(pgd_kernels_select("ref"), &p, false);
+        struct digest_result fine = run(pgd_kernels_select("ref"), &p, true);
+        CHECK(coarse.scores.mass[0] < log(mass) - 1);
+        CHECK_NEAR(fine.scores.mass[0], log(mass), 0.6); /* 16 levels keep a number to a hundredth of its square */
+        close_result(&coarse);
+        close_result(&fine);
+        close_problem(&p);
+        free(keys);
+    }
+}
+
 TEST(a_digest_is_at_most_four_percent)
 {
     for (size_t i = 0; i < 6; i++) {
@@ -435,7 +485,7 @@ TEST(one_number_that_is_none_spoils_its_page_and_no_other)
         fill(&rng, rows[1], PGD_LANES * 64, USUAL);
         rows[side][test_rng_below(&rng, PGD_LANES * 64)] = NAN;
         pgd_digest_make(64, 64, PGD_LANES, rows[0], rows[1], NULL, p.memory[1].data);
-        struct digest_result got = run(pgd_kernels_select(NULL), &p);
+        struct digest_result got = run(pgd_kernels_select(NULL), &p, false);
         for (uint32_t at = 0; at < 6; at++) {
             CHECK(isnan(got.scores.mass[at]) == (side == 0 && at % 3 == 1));
         }

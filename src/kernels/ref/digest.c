@@ -70,23 +70,51 @@ static float logarithm(float x)
     return fmaf(p, z, whole);
 }
 
-static void score_page(const struct pgd_attend_shape *shape, uint32_t tokens, const uint8_t *digest,
-                       const struct pgd_packed_rows *rows, uint32_t row, const struct pgd_digest_scores *scores,
-                       size_t at)
+static float key_mean(const struct pgd_attend_shape *shape, const uint8_t *digest, const struct pgd_packed_rows *rows,
+                      uint32_t row)
 {
     const struct pgd_digest_layout layout = pgd_digest_layout(shape->key_size, shape->value_size);
-    const float mean =
-        dot(shape->key_size, rows, row, digest + layout.key_mean, 3, scale_of(digest, PGD_DIGEST_KEY_MEAN));
+    return dot(shape->key_size, rows, row, digest + layout.key_mean, 3, scale_of(digest, PGD_DIGEST_KEY_MEAN));
+}
+
+/* Step 2 with the two lines. */
+static void score_tokens(const struct pgd_attend_shape *shape, uint32_t tokens, const uint8_t *digest,
+                         const struct pgd_packed_rows *rows, uint32_t row, float *scores_of)
+{
+    const struct pgd_digest_layout layout = pgd_digest_layout(shape->key_size, shape->value_size);
+    const float mean = key_mean(shape, digest, rows, row);
     float lines[PGD_DIGEST_LINES];
     for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
         lines[line] = dot(shape->key_size, rows, row, digest + layout.key_lines + (size_t) line * layout.key_plane, 1,
                           scale_of(digest, PGD_DIGEST_KEY_LINE + line));
     }
-    float scores_of[PGD_LANES];
-    float max = -INFINITY;
     for (uint32_t t = 0; t < tokens; t++) {
         const float first = fmaf(along(digest, &layout, 0, t), lines[0], mean);
         scores_of[t] = pgd_ref_scaled(shape, fmaf(along(digest, &layout, 1, t), lines[1], first));
+    }
+}
+
+/* Step 2 with a detail. */
+static void score_tokens_in_detail(const struct pgd_attend_shape *shape, uint32_t tokens, const uint8_t *digest,
+                                   const uint8_t *detail, const struct pgd_packed_rows *rows, uint32_t row,
+                                   float *scores_of)
+{
+    const struct pgd_digest_layout layout = pgd_digest_layout(shape->key_size, shape->value_size);
+    const uint8_t *planes = detail + PGD_LANES * sizeof(uint16_t);
+    const float mean = key_mean(shape, digest, rows, row);
+    for (uint32_t t = 0; t < tokens; t++) {
+        const uint8_t *own = planes + (size_t) 2 * t * layout.key_plane;
+        scores_of[t] = pgd_ref_scaled(shape, mean + dot(shape->key_size, rows, row, own, 2, scale_of(detail, t)));
+    }
+}
+
+/* Steps 3 to 6. */
+static void sum_tokens(const struct pgd_attend_shape *shape, uint32_t tokens, const uint8_t *digest,
+                       const float *scores_of, const struct pgd_digest_scores *scores, size_t at)
+{
+    const struct pgd_digest_layout layout = pgd_digest_layout(shape->key_size, shape->value_size);
+    float max = -INFINITY;
+    for (uint32_t t = 0; t < tokens; t++) {
         max = scores_of[t] > max ? scores_of[t] : max;
     }
     max = max + 0.0f;
@@ -110,9 +138,25 @@ void pgd_ref_score_digests(const struct pgd_attend_shape *shape, uint32_t tokens
                            const struct pgd_digest_scores *scores)
 {
     (void) scratch;
+    float scores_of[PGD_LANES];
     for (uint32_t row = 0; row < rows->count; row++) {
         for (uint32_t i = 0; i < count; i++) {
-            score_page(shape, tokens, digests[i], rows, row, scores, (size_t) row * scores->stride + i);
+            score_tokens(shape, tokens, digests[i], rows, row, scores_of);
+            sum_tokens(shape, tokens, digests[i], scores_of, scores, (size_t) row * scores->stride + i);
+        }
+    }
+}
+
+void pgd_ref_score_details(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
+                           const uint8_t *const *digests, const uint8_t *const *details,
+                           const struct pgd_packed_rows *rows, float *scratch, const struct pgd_digest_scores *scores)
+{
+    (void) scratch;
+    float scores_of[PGD_LANES];
+    for (uint32_t row = 0; row < rows->count; row++) {
+        for (uint32_t i = 0; i < count; i++) {
+            score_tokens_in_detail(shape, tokens, digests[i], details[i], rows, row, scores_of);
+            sum_tokens(shape, tokens, digests[i], scores_of, scores, (size_t) row * scores->stride + i);
         }
     }
 }

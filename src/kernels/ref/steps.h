@@ -29,6 +29,9 @@ void pgd_ref_attend_chunk_packed(const struct pgd_attend_shape *shape, const str
 void pgd_ref_score_digests(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
                            const uint8_t *const *digests, const struct pgd_packed_rows *rows, float *scratch,
                            const struct pgd_digest_scores *scores);
+void pgd_ref_score_details(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
+                           const uint8_t *const *digests, const uint8_t *const *details,
+                           const struct pgd_packed_rows *rows, float *scratch, const struct pgd_digest_scores *scores);
 void pgd_ref_blend_digests(const struct pgd_attend_shape *shape, uint32_t count, const uint8_t *const *digests,
                            uint32_t rows, const float *weights, const struct pgd_digest_scores *scores, float *out);
 
