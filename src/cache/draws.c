@@ -109,12 +109,12 @@ static void add_collapsed(const struct pgd_attend_call *call, uint32_t head, con
     const struct pgd_attend_item item = {.head = head, .heads = 1, .tokens = 1};
     const struct pgd_digest_scores scores = pgd_attend_scores(call, call->group);
     const uint8_t *digests[PGD_CHUNK_BLOCKS];
-    uint32_t blocks[PGD_CHUNK_BLOCKS];
+    uint32_t at[PGD_CHUNK_BLOCKS];
     uint32_t count = 0;
     for (uint32_t i = 0; i < chunk->cells; i++) {
         const uint32_t index = chunk->block + (chunk->cell + i) / cache->page_cells;
         if (pgd_table_page(cache->table, index, call->layer_index)->state == PAGODA_PAGE_COLLAPSED) {
-            blocks[count] = index;
+            at[count] = index * cache->page_cells + (chunk->cell + i) % cache->page_cells;
             digests[count++] =
                 pgd_spill_digest(cache, index, call->layer_index, head, (chunk->cell + i) % cache->page_cells);
         }
@@ -123,10 +123,10 @@ static void add_collapsed(const struct pgd_attend_call *call, uint32_t head, con
         return;
     }
     const struct pgd_packed_rows rows = pgd_attend_packed_rows(call, &item, chunk, 0);
-    cache->kernels->score_digests(&call->shape, PGD_LANES, count, digests, &rows, call->worker->digest, &scores);
+    pgd_detail_score(call, head, &rows, digests, at, count, &scores);
     for (uint32_t i = 0; i < count * call->group; i++) {
         const uint32_t r = i / count;
-        add_share(call, blocks[i % count],
+        add_share(call, at[i % count] / cache->page_cells,
                   (double) pgd_ref_exp(scores.mass[(size_t) r * scores.stride + i % count] - logs[r]));
     }
 }

@@ -3,8 +3,10 @@
  * What is in memory has been attended by then, so its share of the softmax is known exactly; what is not is estimated
  * from digests. Pages are taken in order of the largest share that any query head expects of them (the maximum over
  * the heads of a group, as in ShadowKV, Sun et al. 2024, arXiv 2410.21465), until no head leaves more than 1 - recall
- * of its attention unread (top-p over pages, after Twilight, Lin et al. 2025, arXiv 2502.02770). The rest joins as
- * pseudo-tokens (stream.c).
+ * of its attention unread (top-p over pages, after Twilight, Lin et al. 2025, arXiv 2502.02770), or what it leaves is
+ * spread over so many pages that it does not matter. For the rest joins as pseudo-tokens (stream.c), and what these get
+ * wrong, each in its own direction, adds up as squares do: a head that leaves 30 % to 300 pages errs less than one that
+ * leaves 5 % to a single one. docs/selection.md has what that saves.
  *
  * Heat is the logarithm of the largest share a page had, less a constant for each token since: the page with the
  * least heat makes place for one that was just read and has more (score-decayed replacement).
@@ -20,6 +22,7 @@
 #define HEAT_STEPS 1365.0f              /* of an octave */
 #define HEAT_DECAY 170u                 /* of a token: half as hot after eight */
 #define HEAT_MARGIN 170u                /* a page must be this much hotter than the one it takes the place of */
+#define UNREAD_PART 0.4f                /* the root of the sum of squares may be this part of 1 - recall */
 #define PER_OCTAVE 1.44269504088896341f /* 1 / ln 2 */
 
 void pgd_select_begin(struct pagoda_cache *cache)
@@ -29,7 +32,7 @@ void pgd_select_begin(struct pagoda_cache *cache)
     spill->unread_pages = 0;
     spill->failed = false; /* what was refused before may be taken now */
     pgd_fetch_drain(cache);
-    pgd_trust_decide(cache);
+    pgd_detail_decide(cache);
 }
 
 void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_attend_item *all,
@@ -54,8 +57,7 @@ void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_atten
         }
         const struct pgd_digest_scores scores = pgd_attend_scores(call, call->group);
         const struct pgd_packed_rows rows = pgd_attend_packed_rows(call, all, chunk, head);
-        call->cache->kernels->score_digests(&call->shape, PGD_LANES, count, digests, &rows, call->worker->digest,
-                                            &scores);
+        pgd_detail_score(call, head, &rows, digests, at, count, &scores);
         for (uint32_t r = 0; r < call->group; r++) {
             const size_t row = (size_t) (head * call->group + r) * spill->capacity * cells;
             for (uint32_t i = 0; i < count; i++) {
@@ -131,8 +133,10 @@ static void share_row(const struct pgd_attend_call *call, uint32_t query_head)
     cache->kernels->exponentials(count, share, max, share);
     float spilled = 0;
     float collapsed = 0;
+    float squares = 0;
     for (uint32_t i = 0; i < count; i++) {
         spilled += spill->unread[i] == PAGODA_PAGE_SPILLED ? share[i] : 0;
+        squares += spill->unread[i] == PAGODA_PAGE_SPILLED ? share[i] * share[i] : 0;
         collapsed += spill->unread[i] == PAGODA_PAGE_COLLAPSED ? share[i] : 0;
     }
     const float part = 1 / (pgd_ref_exp(memory - max) + spilled + collapsed);
@@ -140,6 +144,7 @@ static void share_row(const struct pgd_attend_call *call, uint32_t query_head)
         share[i] *= part;
     }
     spill->row_left[query_head] = spilled * part;
+    spill->row_squares[query_head] = squares * part * part;
 }
 
 void pgd_select_share(const struct pgd_attend_call *call)
@@ -225,8 +230,9 @@ static bool wants_more(const struct pgd_attend_call *call)
 {
     const struct pgd_spill *spill = call->cache->spill;
     const float most = (float) (1 - spill->options.recall);
+    const float most_squares = UNREAD_PART * most * UNREAD_PART * most;
     for (uint32_t r = 0; r < call->layer->shape.query_heads; r++) {
-        if (spill->row_left[r] > most) {
+        if (spill->row_left[r] > most && spill->row_squares[r] > most_squares) {
             return true;
         }
     }
@@ -239,7 +245,9 @@ static void take_page(const struct pgd_attend_call *call, uint32_t index)
     spill->unread[index] = 0;
     spill->selected_count++;
     for (uint32_t r = 0; r < call->layer->shape.query_heads; r++) {
-        spill->row_left[r] -= spill->share[(size_t) r * spill->capacity + index];
+        const float share = spill->share[(size_t) r * spill->capacity + index];
+        spill->row_left[r] -= share;
+        spill->row_squares[r] -= share * share;
     }
 }
 

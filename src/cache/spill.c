@@ -31,8 +31,10 @@ enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_by
     struct pgd_spill *spill = cache->spill;
     uint64_t largest = 0;
     uint64_t smallest = UINT64_MAX;
+    uint32_t heads = 0;
     spill->growing = 0;
     spill->digest_frame_bytes = 0;
+    spill->detail_bytes = 0;
     for (uint32_t i = 0; i < cache->layer_count; i++) {
         const struct pagoda_layer *shape = &cache->layers[i].shape;
         struct pgd_spill_layer *layer = &spill->layers[i];
@@ -44,6 +46,8 @@ enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_by
         layer->digest_bytes = pgd_digest_bytes(shape->key_size, shape->value_size);
         layer->digest_at = spill->digest_frame_bytes;
         spill->digest_frame_bytes += (uint64_t) shape->kv_heads * cache->page_cells * layer->digest_bytes;
+        spill->detail_bytes = pgd_max_u64(spill->detail_bytes, pgd_detail_bytes(shape->key_size));
+        heads += shape->kv_heads;
         largest = pgd_max_u64(largest, pgd_spill_page_bytes(cache, i));
         smallest = pgd_min_u64(smallest, pgd_spill_page_bytes(cache, i));
         spill->write_buffer_bytes = pgd_max_u64(spill->write_buffer_bytes, extent_bytes(cache, i, group_blocks(cache)));
@@ -56,6 +60,9 @@ enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_by
     if (cache->class_count == PGD_POOL_CLASSES_MAX) {
         return pgd_fail(error, PAGODA_LIMIT, "the layers have too many different page sizes to spill: use evict");
     }
+    spill->detail_count = pgd_detail_slots(heads);
+    spill->details_at = spill->digest_frame_bytes;
+    spill->digest_frame_bytes += spill->detail_count * cache->page_cells * spill->detail_bytes;
     spill->digest_class = cache->class_count;
     class_bytes[cache->class_count++] = spill->digest_frame_bytes;
     const uint64_t chunk_pages = pgd_div_up_u64(PGD_CHUNK_BLOCKS, cache->page_cells) + CHUNK_PAGES_SLACK;
@@ -119,6 +126,8 @@ void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, ui
     struct pgd_spill made = *spill;
     made.capacity = (uint32_t) blocks;
     made.blocks = pgd_carve(carver, blocks * sizeof(*made.blocks));
+    made.detailed_heads = pgd_carve(carver, spill->detail_count * sizeof(*made.detailed_heads));
+    made.details = pgd_carve(carver, blocks * spill->detail_count * sizeof(*made.details));
     made.checksums = pgd_carve(carver, blocks * spill->growing * sizeof(*made.checksums));
     made.groups = pgd_carve(carver, blocks * sizeof(*made.groups));
     made.extents = pgd_carve(carver, blocks * spill->growing * sizeof(*made.extents));
@@ -137,6 +146,7 @@ void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, ui
     }
     made.share = pgd_carve(carver, needs.query_heads * blocks * sizeof(float));
     made.row_left = pgd_carve(carver, needs.query_heads * sizeof(float));
+    made.row_squares = pgd_carve(carver, needs.query_heads * sizeof(float));
     made.selected = pgd_carve(carver, blocks * sizeof(*made.selected));
     made.ranked = pgd_carve(carver, blocks * sizeof(*made.ranked));
     made.rank_score = pgd_carve(carver, blocks * sizeof(float));
@@ -147,6 +157,9 @@ void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, ui
     made.trust_heads = (uint32_t) needs.kv_heads;
     made.trust = pgd_carve(carver, cache->layer_count * needs.kv_heads * sizeof(*made.trust));
     made.judged = pgd_carve(carver, PGD_TRUST_SLOTS * needs.kv_heads * sizeof(float));
+    made.lift_heads = (uint32_t) needs.query_heads;
+    made.lifts = pgd_carve(carver, cache->layer_count * needs.query_heads * sizeof(*made.lifts));
+    made.judged_lifts = pgd_carve(carver, PGD_TRUST_SLOTS * needs.query_heads * sizeof(*made.judged_lifts));
     made.chunk_mass = pgd_carve(carver, PGD_TRUST_SLOTS * needs.query_heads * chunks * sizeof(float));
     const uint64_t rows = cache->batch_tokens * needs.query_heads;
     for (uint32_t i = 0; i < 2; i++) {
@@ -225,6 +238,7 @@ void pgd_spill_forget_all(struct pagoda_cache *cache)
         spill->blocks[slot] = (struct pgd_spill_block) {.group = PGD_GROUP_NONE, .digests = PGD_FRAME_NONE};
         spill->free_groups[spill->free_group_count++] = spill->capacity - 1 - slot;
     }
+    memset(spill->details, 0, (size_t) spill->capacity * spill->detail_count * sizeof(*spill->details));
     for (uint32_t i = 0; i < PGD_TRUST_SLOTS * spill->trust_heads; i++) {
         spill->judged[i] = -1;
     }
@@ -459,6 +473,7 @@ void pgd_spill_forget(struct pagoda_cache *cache, uint32_t index)
         pgd_pool_give(cache->pool, block->digests);
     }
     leave_group(cache, index);
+    pgd_detail_forget(cache, index);
     *block = (struct pgd_spill_block) {.group = PGD_GROUP_NONE, .digests = PGD_FRAME_NONE};
 }
 
@@ -478,33 +493,34 @@ const uint8_t *pgd_spill_digest(const struct pagoda_cache *cache, uint32_t index
     return (const uint8_t *) pgd_pool_address(cache->pool, frame) + digest_offset(cache, layer, head, cell);
 }
 
-/* The digest of one cell, from the rows as its codec gives them back, in the rotated basis. */
-static void digest_cell(struct pagoda_cache *cache, uint32_t layer_index, uint32_t head, const unsigned char *bytes,
-                        uint8_t *digest)
+void pgd_spill_decode_cell(struct pagoda_cache *cache, uint32_t layer, const unsigned char *page, uint32_t head,
+                           uint32_t cell)
 {
-    const struct pgd_layer *layer = &cache->layers[layer_index];
     const struct pgd_codec *codec = cache->codecs[pgd_spill_rung(cache)];
-    const struct pgd_cell_shape shape = {layer->shape.key_size, layer->shape.value_size};
+    const uint64_t cell_bytes = cache->layers[layer].kinds[pgd_spill_rung(cache)].cell_bytes;
+    const struct pgd_cell_shape shape = {cache->layers[layer].shape.key_size, cache->layers[layer].shape.value_size};
     float *keys = cache->spill->rows;
     float *values = keys + (size_t) PGD_LANES * shape.key_size;
-    codec->decode(codec, shape, bytes, keys, values);
+    codec->decode(codec, shape, page + (head * (uint64_t) cache->page_cells + cell) * cell_bytes, keys, values);
     for (uint32_t t = 0; t < PGD_LANES; t++) {
         pgd_hadamard(shape.key_size, keys + (size_t) t * shape.key_size);
         pgd_hadamard(shape.value_size, values + (size_t) t * shape.value_size);
     }
-    const struct pgd_digest_queries queries = pgd_queries_of(cache, layer_index, head);
-    pgd_digest_make(shape.key_size, shape.value_size, PGD_LANES, keys, values, &queries, digest);
 }
 
-/* Of one page. */
+/* Of one page, from the rows as its codec gives them back. */
 static void digest_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer, uint8_t *digests)
 {
+    const struct pagoda_layer *shape = &cache->layers[layer].shape;
     const unsigned char *page = pgd_pool_address(cache->pool, pgd_table_page(cache->table, index, layer)->frame);
-    const uint64_t cell_bytes = cache->layers[layer].kinds[pgd_spill_rung(cache)].cell_bytes;
-    for (uint32_t head = 0; head < cache->layers[layer].shape.kv_heads; head++) {
+    const float *keys = cache->spill->rows;
+    const float *values = keys + (size_t) PGD_LANES * shape->key_size;
+    for (uint32_t head = 0; head < shape->kv_heads; head++) {
+        const struct pgd_digest_queries queries = pgd_queries_of(cache, layer, head);
         for (uint32_t cell = 0; cell < cache->page_cells; cell++) {
-            digest_cell(cache, layer, head, page + (head * (uint64_t) cache->page_cells + cell) * cell_bytes,
-                        digests + digest_offset(cache, layer, head, cell));
+            pgd_spill_decode_cell(cache, layer, page, head, cell);
+            pgd_digest_make(shape->key_size, shape->value_size, PGD_LANES, keys, values, &queries,
+                            digests + digest_offset(cache, layer, head, cell));
         }
     }
 }
@@ -521,12 +537,14 @@ static bool make_digests(struct pagoda_cache *cache, uint32_t index)
     const bool admitted = pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_DIGESTS, bytes);
     PGD_ASSERT(admitted); /* the arena is within the budget */
     uint8_t *digests = pgd_pool_address(cache->pool, frame);
+    about(cache, index)->digests = frame;
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
         if (spill->layers[layer].grows) {
+            const uint32_t at = pgd_table_page(cache->table, index, layer)->frame;
             digest_page(cache, index, layer, digests);
+            pgd_detail_make_page(cache, index, layer, pgd_pool_address(cache->pool, at));
         }
     }
-    about(cache, index)->digests = frame;
     return true;
 }
 

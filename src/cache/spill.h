@@ -4,6 +4,7 @@
  *   fetch.c    pages from flash into staging, part by part
  *   queries.c  what queries have been like
  *   trust.c    how far digests have been right
+ *   detail.c   heads of which all keys are known in memory; what digests say
  *   select.c   which pages a token reads; heat; pages back into memory
  *   stream.c   attention for layers with pages on flash
  *   yardstick.c two other ways to choose, for measuring
@@ -18,7 +19,7 @@
  *
  * Reading has two forms. Streamed: all pages take part, a chunk is attended when its pages have arrived; the bytes
  * are those of a cache that holds everything in memory. Selected (one token, unless read_all, and not
- * in layers that are dense): pages in memory are attended, digests of the others scored, those pages read that are
+ * in layers that are dense for a while): pages in memory are attended, digests of the others scored, those pages read that are
  * expected to matter, and the rest stood in for while the device works. While other layers are at work, the first pages
  * of the next layer that will be streamed are on their way.
  *
@@ -47,6 +48,7 @@
 #define PGD_FETCH_AHEAD 2u  /* the one that is filled for a layer before its turn, and larger than the others */
 #define PGD_AHEAD_CHUNKS 4u /* what is read ahead is not waited for, but takes memory: so much where there is plenty */
 #define PGD_LAYER_NONE UINT32_MAX
+#define PGD_DETAIL_NONE 0u
 #define PGD_TRUST_SLOTS 8u                      /* tokens of a batch that digests are tried on */
 #define PGD_FLASH_RESERVE (UINT64_C(256) << 20) /* free bytes of the file system that are left to others */
 
@@ -56,7 +58,7 @@ struct pgd_spill_layer {
     uint32_t ordinal;      /* among the layers that grow */
     uint32_t digest_bytes; /* of one cell and KV head */
     uint64_t digest_at;    /* where its digests begin in a block's frame of digests */
-    bool dense;            /* read in full by every token: digests have not been right (trust.c) */
+    bool dense;            /* read in full by the next token: pages on flash lack details (detail.c) */
     uint32_t away;         /* S2 */
     uint32_t collapsed;    /* of these */
 };
@@ -128,7 +130,13 @@ struct pgd_spill {
     uint32_t digest_class;
     uint64_t digest_frame_bytes;
 
+    uint32_t detail_count; /* slots for heads with details */
+    uint64_t details_at;   /* where they begin in a block's frame of digests */
+    uint64_t detail_bytes; /* of a slot and cell */
+
     struct pgd_spill_block *blocks; /* [capacity] by slot */
+    uint16_t *detailed_heads;       /* [detail_count] names of heads: trust's index and 1, or PGD_DETAIL_NONE */
+    uint16_t *details;              /* [capacity][detail_count] by slot: whose details a block has */
     uint32_t *checksums;            /* [capacity][growing] by slot */
     struct pgd_spill_group *groups; /* [capacity] */
     uint32_t *extents;              /* [capacity][growing], in units of PGD_FLASH_ALIGN */
@@ -151,6 +159,7 @@ struct pgd_spill {
     float *lean[PGD_DIGEST_LINES]; /* the same: where the row looks between the tokens that a digest sketches */
     float *share;                  /* [query heads][capacity] of a row's attention, as far as digests can tell */
     float *row_left;               /* [query heads] share of spilled pages that are not selected */
+    float *row_squares;            /* [query heads] the same, each squared */
     uint32_t *selected;            /* [capacity] indices, in token order */
     uint32_t selected_count;
     uint32_t *ranked;  /* [capacity] candidates */
@@ -158,11 +167,14 @@ struct pgd_spill {
     uint8_t *unread;   /* [capacity] by index: 0, or why a page is stood in for: its state, or PGD_UNREAD_LATE */
     bool has_late;     /* some were selected, and came too late or not at all */
     float *rows;       /* keys and values of one cell */
-    struct pgd_queries *queries; /* [growing] queries.c */
-    struct pgd_trust *trust;     /* [layer_count][trust_heads] */
-    uint32_t trust_heads;        /* KV heads of the widest layer */
-    float *judged;               /* trust.c: [PGD_TRUST_SLOTS][trust_heads] */
-    float *chunk_mass;           /* trust.c: [PGD_TRUST_SLOTS][query heads][chunk capacity] log of what a chunk has */
+    struct pgd_queries *queries;   /* [growing] queries.c */
+    struct pgd_trust *trust;       /* [layer_count][trust_heads] */
+    uint32_t trust_heads;          /* KV heads of the widest layer */
+    struct pgd_lift *lifts;        /* [layer_count][lift_heads] */
+    uint32_t lift_heads;           /* query heads of the widest layer */
+    float *judged;                 /* trust.c: [PGD_TRUST_SLOTS][trust_heads] */
+    struct pgd_lift *judged_lifts; /* trust.c: [PGD_TRUST_SLOTS][lift_heads] */
+    float *chunk_mass;             /* trust.c: [PGD_TRUST_SLOTS][query heads][chunk capacity] log of what a chunk has */
     struct pgd_partial streamed[2]; /* [batch_tokens x query heads] running states, plain and rotated */
     uint32_t packet_count;          /* packets of selected pages, each with a partial result */
     atomic_uint next_row;           /* whose shares are to be found */
@@ -259,6 +271,10 @@ void pgd_spill_forget(struct pagoda_cache *cache, uint32_t index);
 const uint8_t *pgd_spill_digest(const struct pagoda_cache *cache, uint32_t index, uint32_t layer, uint32_t head,
                                 uint32_t cell);
 
+/* Keys and then values of one cell of a page in the smallest codec, rotated, into `rows`. */
+void pgd_spill_decode_cell(struct pagoda_cache *cache, uint32_t layer, const unsigned char *page, uint32_t head,
+                           uint32_t cell);
+
 /* The bytes of a spilled page cannot be had any more. */
 void pgd_spill_lose(struct pagoda_cache *cache, uint32_t index, uint32_t layer);
 
@@ -295,6 +311,12 @@ struct pgd_trust {
         missed; /* share of the attention, on average, in chunks that hold much of it and that digests took for less */
 };
 
+/* How much more attention a query head pays to pages than their digests say. */
+struct pgd_lift {
+    float weight; /* of the tokens looked at: what they drew from pages; old ones fade */
+    float log;
+};
+
 /* Whoever streams an item: before its first chunk, with each chunk, after the last. */
 void pgd_trust_begin(const struct pgd_attend_call *call, const struct pgd_attend_item *item);
 void pgd_trust_note(const struct pgd_attend_call *call, const struct pgd_attend_item *item, uint32_t chunk_index,
@@ -304,8 +326,31 @@ void pgd_trust_judge(const struct pgd_attend_call *call, const struct pgd_attend
 /* Conductor, after a streamed call: adds what was found to what is known of the layer. */
 void pgd_trust_fold(const struct pgd_attend_call *call);
 
-/* Owner: decides which layers are read in full. */
-void pgd_trust_decide(struct pagoda_cache *cache);
+/* To be added to what digests say, a logarithm. */
+float pgd_trust_lift(const struct pagoda_cache *cache, uint32_t layer, uint32_t query_head);
+
+/* ---- detail.c ---- */
+
+/* How many of so many KV heads, over all layers that grow, have details. */
+uint32_t pgd_detail_slots(uint32_t kv_heads);
+
+/* Owner, as a batch begins: which heads those are, and which layers are dense. */
+void pgd_detail_decide(struct pagoda_cache *cache);
+
+/* Makes the details of a page whose block has digests, from its bytes in the smallest codec. */
+void pgd_detail_make_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer, const unsigned char *page);
+
+/* A block has no details any more. */
+void pgd_detail_forget(struct pagoda_cache *cache, uint32_t index);
+
+/* Conductor: pages of a dense layer that were read get the details that they lack. */
+void pgd_detail_catch_up(struct pagoda_cache *cache, uint32_t layer, const struct pgd_fetch *fetch);
+
+/* What digests, or details where there are any, say of cells `at` (block x cells of a page) of one KV head. Rows are
+ * numbered token by token, then by query head of the group. */
+void pgd_detail_score(const struct pgd_attend_call *call, uint32_t head, const struct pgd_packed_rows *rows,
+                      const uint8_t *const *digests, const uint32_t *at, uint32_t count,
+                      const struct pgd_digest_scores *scores);
 
 /* ---- fetch.c ---- */
 

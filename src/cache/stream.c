@@ -185,6 +185,7 @@ void pgd_attend_streamed(const struct pgd_attend_call *call)
         pgd_attend_chunks(call, &part);
         wait_for_team(call);
         if (is_conductor(call)) {
+            pgd_detail_catch_up(call->cache, call->layer_index, fetch);
             if (is_single && spill->layers[call->layer_index].dense) {
                 pgd_select_keep(call->cache, fetch, call->layer_index, false);
             }
@@ -307,8 +308,7 @@ void pgd_attend_stand_ins(const struct pgd_attend_call *call, const struct pgd_a
         if (absent.count > 0) {
             digests_of_absent(call, &absent, item->head + head, digests);
             const struct pgd_packed_rows packed = pgd_attend_packed_rows(call, item, chunk, head);
-            cache->kernels->score_digests(&call->shape, PGD_LANES, absent.count, digests, &packed, call->worker->digest,
-                                          &scores);
+            pgd_detail_score(call, item->head + head, &packed, digests, absent.at, absent.count, &scores);
             stand_in(call, rows, digests, absent.count, &scores, &call->worker->partial);
             cache->kernels->merge(rows, call->shape.value_size, rotated, &call->worker->partial);
         }

@@ -2,9 +2,9 @@
  *
  * A prompt is read densely, so that what its tokens draw on is known exactly, chunk by chunk. For a few tokens of every
  * batch the digests are asked as well: when a chunk holds much of a head's attention and they expected far less, a
- * token that selects would have missed it. Some heads look for one exact token far back (induction heads, Olsson et al.
- * 2022, arXiv 2209.11895), which no small summary can tell; the layers that have them are found out in this way, and
- * read in full.
+ * token that selects would have missed it; that is how detail.c finds the heads whose digests are too coarse. And
+ * digests say too little, as a page that is sketched is flatter than the page: by how much, on average, in chunks
+ * without such a peak, is learned for every query head and added to what its digests say.
  */
 #include <math.h>
 
@@ -14,8 +14,10 @@
 #define FAR_LESS 0.25f      /* of what a chunk really had */
 #define MEMORY_QUERIES 256u /* about so many count */
 #define LEAST_SHARE (-1.4f) /* e to that, a quarter of the attention: chunks with less do little harm */
-#define MISSED_MOST 0.005f  /* of the attention, on average: layers that miss less are trusted */
-#define DENSE_PART 6u       /* one layer in so many is read in full at most: those that miss most */
+#define LIFT_EVERY 4u       /* of the tokens looked at: one in so many is compared chunk by chunk */
+#define LIFT_LEAST (-12.0f) /* e to that: chunks with less do not count */
+#define LIFT_FADES 0.995f   /* with each batch */
+#define LIFT_MOST 1.5f      /* either way: more would not be a matter of how flat digests are */
 
 /* Items whose last token is looked at: a few, spread over the batch. */
 static bool is_looked_at(const struct pgd_attend_call *call, const struct pgd_attend_item *item, uint32_t *slot)
@@ -84,41 +86,87 @@ static struct pgd_packed_rows last_rows(const struct pgd_attend_call *call, cons
     return rows;
 }
 
-/* The share of one query head's attention in chunks that digests took for much less; `expected` is theirs. */
-static float missed_in_chunk(const float *masses, uint32_t chunk, float total, float expected)
+/* What one query head's attention and its digests say of the chunks of a token, in shares of its attention. */
+struct comparison {
+    float missed;   /* in chunks that hold much, and that digests took for far less */
+    float drawn;    /* from the other chunks */
+    float expected; /* the same by digests */
+};
+
+static void compare_chunk(struct comparison *comparison, float share, float expected, bool holds_much)
 {
-    const float share = pgd_ref_exp(masses[chunk] - total);
-    return pgd_ref_exp(fminf(0, expected - total)) < share * FAR_LESS ? share : 0;
+    if (!holds_much) {
+        comparison->drawn += share;
+        comparison->expected += expected;
+    } else if (expected < share * FAR_LESS) {
+        comparison->missed += share;
+    }
+}
+
+static struct comparison compare(const struct pgd_attend_call *call, const struct pgd_attend_item *item, uint32_t slot,
+                                 uint32_t g)
+{
+    const struct pagoda_cache *cache = call->cache;
+    const struct pgd_digest_scores scores = pgd_attend_scores(call, call->group);
+    const float *masses = masses_of(call, slot, item->head * call->group + g);
+    const float total = pgd_select_log_of_sum(masses, cache->plan.chunk_count);
+    const float least = total + (slot % LIFT_EVERY == 0 ? LIFT_LEAST : LEAST_SHARE);
+    struct comparison comparison = {0, 0, 0};
+    for (uint32_t c = 0; c < cache->plan.chunk_count; c++) {
+        const struct pgd_plan_chunk *chunk = &cache->plan.chunks[c];
+        const uint8_t *digests[PGD_CHUNK_BLOCKS];
+        const uint32_t count = masses[c] > least ? digests_of(call, chunk, item->head, digests) : 0;
+        if (count > 0) {
+            const struct pgd_packed_rows rows = last_rows(call, item, chunk);
+            cache->kernels->score_digests(&call->shape, PGD_LANES, count, digests, &rows, call->worker->digest,
+                                          &scores);
+            const float expected = pgd_select_log_of_sum(scores.mass + (size_t) g * scores.stride, count);
+            compare_chunk(&comparison, pgd_ref_exp(masses[c] - total), pgd_ref_exp(fminf(0, expected - total)),
+                          masses[c] > total + LEAST_SHARE);
+        }
+    }
+    return comparison;
 }
 
 void pgd_trust_judge(const struct pgd_attend_call *call, const struct pgd_attend_item *item)
 {
-    const struct pagoda_cache *cache = call->cache;
-    const struct pgd_digest_scores scores = pgd_attend_scores(call, call->group);
+    struct pgd_spill *spill = call->cache->spill;
     uint32_t slot = 0;
     if (!is_looked_at(call, item, &slot)) {
         return;
     }
     float most = 0;
     for (uint32_t g = 0; g < call->group; g++) {
-        const float *masses = masses_of(call, slot, item->head * call->group + g);
-        const float total = pgd_select_log_of_sum(masses, cache->plan.chunk_count);
-        float missed = 0;
-        for (uint32_t c = 0; c < cache->plan.chunk_count; c++) {
-            const struct pgd_plan_chunk *chunk = &cache->plan.chunks[c];
-            const uint8_t *digests[PGD_CHUNK_BLOCKS];
-            const uint32_t count = masses[c] > total + LEAST_SHARE ? digests_of(call, chunk, item->head, digests) : 0;
-            if (count > 0) {
-                const struct pgd_packed_rows rows = last_rows(call, item, chunk);
-                cache->kernels->score_digests(&call->shape, PGD_LANES, count, digests, &rows, call->worker->digest,
-                                              &scores);
-                missed += missed_in_chunk(masses, c, total,
-                                          pgd_select_log_of_sum(scores.mass + (size_t) g * scores.stride, count));
-            }
-        }
-        most = fmaxf(most, missed);
+        const struct comparison comparison = compare(call, item, slot, g);
+        const bool counts = slot % LIFT_EVERY == 0 && comparison.drawn > 0 && comparison.expected > 0;
+        most = fmaxf(most, comparison.missed);
+        spill->judged_lifts[slot * spill->lift_heads + item->head * call->group + g] = (struct pgd_lift) {
+            counts ? comparison.drawn : 0, counts ? logf(comparison.drawn / comparison.expected) : 0};
     }
-    cache->spill->judged[slot * cache->spill->trust_heads + item->head] = most;
+    spill->judged[slot * spill->trust_heads + item->head] = most;
+}
+
+static void fold_lifts(const struct pgd_attend_call *call)
+{
+    struct pgd_spill *spill = call->cache->spill;
+    for (uint32_t row = 0; row < call->layer->shape.query_heads; row++) {
+        struct pgd_lift *lift = &spill->lifts[call->layer_index * spill->lift_heads + row];
+        lift->weight *= LIFT_FADES;
+        for (uint32_t slot = 0; slot < PGD_TRUST_SLOTS; slot++) {
+            struct pgd_lift *judged = &spill->judged_lifts[slot * spill->lift_heads + row];
+            if (judged->weight > 0) {
+                lift->weight += judged->weight;
+                lift->log += (judged->log - lift->log) * judged->weight / lift->weight;
+            }
+            judged->weight = 0;
+        }
+    }
+}
+
+float pgd_trust_lift(const struct pagoda_cache *cache, uint32_t layer, uint32_t query_head)
+{
+    const float log = cache->spill->lifts[layer * cache->spill->lift_heads + query_head].log;
+    return fmaxf(-LIFT_MOST, fminf(LIFT_MOST, log));
 }
 
 void pgd_trust_fold(const struct pgd_attend_call *call)
@@ -133,38 +181,5 @@ void pgd_trust_fold(const struct pgd_attend_call *call)
         }
         spill->judged[i] = -1;
     }
-}
-
-/* What the worst head of a layer misses. */
-static float missed_by(const struct pagoda_cache *cache, uint32_t layer)
-{
-    const struct pgd_trust *trust = &cache->spill->trust[layer * cache->spill->trust_heads];
-    float most = 0;
-    for (uint32_t head = 0; head < cache->layers[layer].shape.kv_heads; head++) {
-        most = fmaxf(most, trust[head].missed);
-    }
-    return most;
-}
-
-void pgd_trust_decide(struct pagoda_cache *cache)
-{
-    struct pgd_spill *spill = cache->spill;
-    for (uint32_t i = 0; i < cache->layer_count; i++) {
-        spill->layers[i].dense = false;
-    }
-    for (uint32_t left = (spill->growing + DENSE_PART - 1) / DENSE_PART; left > 0; left--) {
-        uint32_t worst = cache->layer_count;
-        float most = MISSED_MOST;
-        for (uint32_t i = 0; i < cache->layer_count; i++) {
-            const float missed = spill->layers[i].grows && !spill->layers[i].dense ? missed_by(cache, i) : 0;
-            if (missed > most) {
-                most = missed;
-                worst = i;
-            }
-        }
-        if (worst == cache->layer_count) {
-            return;
-        }
-        spill->layers[worst].dense = true;
-    }
+    fold_lifts(call);
 }

@@ -1,0 +1,210 @@
+/* cache/detail.c - see spill.h: KV heads whose pages are known in detail, and what digests say of cells.
+ *
+ * Some heads look for one exact token far back (induction heads, Olsson et al. 2022, arXiv 2209.11895), which no small
+ * summary can tell. Their digests miss by orders of magnitude (trust.c). For the few heads that miss most, all keys
+ * stay in memory in 4 bits a number, in the same frames as the digests, each in one of a fixed number of slots. When
+ * another head gets a slot, pages that are on flash have no detail for it yet: its layer is read in full once, and
+ * details are made on the way.
+ */
+#include <math.h>
+
+#include "base/number.h"
+#include "cache/spill.h"
+
+#define DETAIL_PART 12u     /* one KV head in so many has details */
+#define MISSED_MOST 0.003f  /* of the attention, on average: heads that miss less need none */
+#define WORTH_CHANGING 1.5f /* a head takes another one's slot when it misses so many times as much */
+
+uint32_t pgd_detail_slots(uint32_t kv_heads)
+{
+    return (kv_heads + DETAIL_PART - 1) / DETAIL_PART;
+}
+
+/* ---- which heads ---- */
+
+static uint32_t name_of(const struct pagoda_cache *cache, uint32_t layer, uint32_t head)
+{
+    return layer * cache->spill->trust_heads + head + 1;
+}
+
+static uint32_t slot_of(const struct pagoda_cache *cache, uint32_t layer, uint32_t head)
+{
+    const struct pgd_spill *spill = cache->spill;
+    const uint32_t name = name_of(cache, layer, head);
+    uint32_t slot = 0;
+    while (slot < spill->detail_count && spill->detailed_heads[slot] != name) {
+        slot++;
+    }
+    return slot;
+}
+
+/* How much a head misses, by its name; nothing for PGD_DETAIL_NONE. */
+static float missed_by(const struct pgd_spill *spill, uint32_t name)
+{
+    return name == PGD_DETAIL_NONE ? 0 : spill->trust[name - 1].missed;
+}
+
+/* The head without details that misses most; PGD_DETAIL_NONE when no more need any. */
+static uint32_t find_worst(const struct pagoda_cache *cache)
+{
+    const struct pgd_spill *spill = cache->spill;
+    uint32_t worst = PGD_DETAIL_NONE;
+    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+        for (uint32_t head = 0; spill->layers[layer].grows && head < cache->layers[layer].shape.kv_heads; head++) {
+            const uint32_t name = name_of(cache, layer, head);
+            if (missed_by(spill, name) > fmaxf(MISSED_MOST, missed_by(spill, worst)) &&
+                slot_of(cache, layer, head) == spill->detail_count) {
+                worst = name;
+            }
+        }
+    }
+    return worst;
+}
+
+/* ---- details of pages ---- */
+
+static uint16_t *kept_in(const struct pagoda_cache *cache, uint32_t index, uint32_t slot)
+{
+    return &cache->spill->details[pgd_table_slot(cache->table, index) * cache->spill->detail_count + slot];
+}
+
+static uint8_t *place_of(const struct pagoda_cache *cache, uint32_t index, uint32_t slot, uint32_t cell)
+{
+    const struct pgd_spill *spill = cache->spill;
+    const uint32_t frame = spill->blocks[pgd_table_slot(cache->table, index)].digests;
+    return (uint8_t *) pgd_pool_address(cache->pool, frame) + spill->details_at +
+           ((uint64_t) slot * cache->page_cells + cell) * spill->detail_bytes;
+}
+
+/* The detail that slot `slot` of a block has of one cell, or NULL when it is not that of the head in question. */
+static const uint8_t *detail_in(const struct pagoda_cache *cache, uint32_t index, uint32_t slot, uint32_t cell)
+{
+    const struct pgd_spill *spill = cache->spill;
+    const bool has = slot < spill->detail_count && pgd_spill_has_digests(cache, index) &&
+                     *kept_in(cache, index, slot) == spill->detailed_heads[slot];
+    return has ? place_of(cache, index, slot, cell) : NULL;
+}
+
+/* Whether a page has no detail for some head that should have one. */
+static bool lacks_some(const struct pagoda_cache *cache, uint32_t index, uint32_t layer)
+{
+    for (uint32_t head = 0; head < cache->layers[layer].shape.kv_heads; head++) {
+        const uint32_t slot = slot_of(cache, layer, head);
+        if (slot < cache->spill->detail_count && detail_in(cache, index, slot, 0) == NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void pgd_detail_make_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer, const unsigned char *page)
+{
+    const struct pgd_spill *spill = cache->spill;
+    const uint32_t key_size = cache->layers[layer].shape.key_size;
+    for (uint32_t head = 0; head < cache->layers[layer].shape.kv_heads; head++) {
+        const uint32_t slot = slot_of(cache, layer, head);
+        if (slot == spill->detail_count) {
+            continue;
+        }
+        for (uint32_t cell = 0; cell < cache->page_cells; cell++) {
+            pgd_spill_decode_cell(cache, layer, page, head, cell);
+            pgd_detail_make(key_size, PGD_LANES, spill->rows, place_of(cache, index, slot, cell));
+        }
+        *kept_in(cache, index, slot) = (uint16_t) name_of(cache, layer, head);
+    }
+}
+
+void pgd_detail_forget(struct pagoda_cache *cache, uint32_t index)
+{
+    for (uint32_t slot = 0; slot < cache->spill->detail_count; slot++) {
+        *kept_in(cache, index, slot) = PGD_DETAIL_NONE;
+    }
+}
+
+void pgd_detail_catch_up(struct pagoda_cache *cache, uint32_t layer, const struct pgd_fetch *fetch)
+{
+    for (uint32_t i = 0; cache->spill->layers[layer].dense && i < fetch->page_count; i++) {
+        const struct pgd_fetch_page *fetched = &fetch->pages[i];
+        if (fetched->outcome == PGD_FETCH_GOOD && lacks_some(cache, fetched->block, layer)) {
+            pgd_detail_make_page(cache, fetched->block, layer, fetch->memory + fetched->at);
+        }
+    }
+}
+
+/* ---- deciding ---- */
+
+/* Whether some page that can be read lacks details. */
+static bool is_dense(const struct pagoda_cache *cache, uint32_t layer)
+{
+    for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
+        if (pgd_table_page(cache->table, index, layer)->state == PAGODA_PAGE_SPILLED &&
+            lacks_some(cache, index, layer)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void pgd_detail_decide(struct pagoda_cache *cache)
+{
+    struct pgd_spill *spill = cache->spill;
+    for (uint32_t turn = 0; turn < spill->detail_count; turn++) {
+        uint32_t least = 0;
+        for (uint32_t slot = 1; slot < spill->detail_count; slot++) {
+            if (missed_by(spill, spill->detailed_heads[slot]) < missed_by(spill, spill->detailed_heads[least])) {
+                least = slot;
+            }
+        }
+        const uint32_t worst = find_worst(cache);
+        if (missed_by(spill, worst) > WORTH_CHANGING * missed_by(spill, spill->detailed_heads[least])) {
+            spill->detailed_heads[least] = (uint16_t) worst;
+        }
+    }
+    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+        spill->layers[layer].dense = spill->layers[layer].away > 0 && is_dense(cache, layer);
+    }
+}
+
+/* ---- what digests say ---- */
+
+/* What was learned of a query head's digests, for those of `count` cells without details. */
+static void lift(const struct pgd_attend_call *call, uint32_t head, uint32_t rows, uint32_t count, float *mass,
+                 uint32_t stride)
+{
+    for (uint32_t r = 0; r < rows; r++) {
+        const float more = pgd_trust_lift(call->cache, call->layer_index, head * call->group + r % call->group);
+        for (uint32_t i = 0; i < count; i++) {
+            mass[(size_t) r * stride + i] += more;
+        }
+    }
+}
+
+void pgd_detail_score(const struct pgd_attend_call *call, uint32_t head, const struct pgd_packed_rows *rows,
+                      const uint8_t *const *digests, const uint32_t *at, uint32_t count,
+                      const struct pgd_digest_scores *scores)
+{
+    const struct pgd_kernels *kernels = call->cache->kernels;
+    const uint32_t cells = call->cache->page_cells;
+    const uint32_t slot = slot_of(call->cache, call->layer_index, head);
+    const uint8_t *details[PGD_CHUNK_BLOCKS];
+    for (uint32_t i = 0; i < count; i++) {
+        details[i] = detail_in(call->cache, at[i] / cells, slot, at[i] % cells);
+    }
+    uint32_t end = 0;
+    for (uint32_t first = 0; first < count; first = end) {
+        end = first + 1;
+        while (end < count && (details[end] == NULL) == (details[first] == NULL)) {
+            end++;
+        }
+        const struct pgd_digest_scores part = {
+            scores->mass + first, {scores->lean[0] + first, scores->lean[1] + first}, scores->stride};
+        if (details[first] != NULL) {
+            kernels->score_details(&call->shape, PGD_LANES, end - first, digests + first, details + first, rows,
+                                   call->worker->digest, &part);
+        } else {
+            kernels->score_digests(&call->shape, PGD_LANES, end - first, digests + first, rows, call->worker->digest,
+                                   &part);
+            lift(call, head, rows->count, end - first, part.mass, part.stride);
+        }
+    }
+}
