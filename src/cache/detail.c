@@ -11,6 +11,7 @@
 #include "base/number.h"
 #include "cache/spill.h"
 
+#define CACHE_LINE 64u
 #define DETAIL_PART 12u     /* one KV head in so many has details */
 #define MISSED_MOST 0.003f  /* of the attention, on average: heads that miss less need none */
 #define WORTH_CHANGING 1.5f /* a head takes another one's slot when it misses so many times as much */
@@ -166,6 +167,27 @@ void pgd_detail_decide(struct pagoda_cache *cache)
 }
 
 /* ---- what digests say ---- */
+
+static void fetch_bytes(const uint8_t *from, uint64_t bytes)
+{
+    for (uint64_t at = 0; at < bytes; at += CACHE_LINE) {
+        __builtin_prefetch(from + at, 0, 3);
+    }
+}
+
+void pgd_detail_fetch(const struct pagoda_cache *cache, uint32_t index, uint32_t layer)
+{
+    const struct pgd_spill_layer *about = &cache->spill->layers[layer];
+    const uint32_t heads = cache->layers[layer].shape.kv_heads;
+    fetch_bytes(pgd_spill_digest(cache, index, layer, 0, 0),
+                (uint64_t) heads * cache->page_cells * about->digest_bytes);
+    for (uint32_t head = 0; head < heads; head++) {
+        const uint8_t *detail = detail_in(cache, index, slot_of(cache, layer, head), 0);
+        if (detail != NULL) {
+            fetch_bytes(detail, cache->page_cells * cache->spill->detail_bytes);
+        }
+    }
+}
 
 /* What was learned of a query head's digests, for those of `count` cells without details. */
 static void lift(const struct pgd_attend_call *call, uint32_t head, uint32_t rows, uint32_t count, float *mass,

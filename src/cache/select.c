@@ -35,6 +35,21 @@ void pgd_select_begin(struct pagoda_cache *cache)
     pgd_detail_decide(cache);
 }
 
+void pgd_select_fetch(const struct pgd_attend_call *call, uint32_t chunk_index)
+{
+    const struct pagoda_cache *cache = call->cache;
+    if (chunk_index >= cache->plan.chunk_count) {
+        return;
+    }
+    const struct pgd_plan_chunk *chunk = &cache->plan.chunks[chunk_index];
+    const uint32_t end = chunk->block + pgd_chunk_blocks(cache, chunk);
+    for (uint32_t index = chunk->block; index < end; index++) {
+        if (pgd_spill_has_digests(cache, index)) {
+            pgd_detail_fetch(cache, index, call->layer_index);
+        }
+    }
+}
+
 void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_attend_item *all,
                       const struct pgd_plan_chunk *chunk)
 {

@@ -346,6 +346,9 @@ void pgd_detail_forget(struct pagoda_cache *cache, uint32_t index);
 /* Conductor: pages of a dense layer that were read get the details that they lack. */
 void pgd_detail_catch_up(struct pagoda_cache *cache, uint32_t layer, const struct pgd_fetch *fetch);
 
+/* Fetches the digests and details of a page into the processor's caches. The block has digests. */
+void pgd_detail_fetch(const struct pagoda_cache *cache, uint32_t index, uint32_t layer);
+
 /* What digests, or details where there are any, say of cells `at` (block x cells of a page) of one KV head. Rows are
  * numbered token by token, then by query head of the group. */
 void pgd_detail_score(const struct pgd_attend_call *call, uint32_t head, const struct pgd_packed_rows *rows,
@@ -382,6 +385,9 @@ void pgd_fetch_end(struct pagoda_cache *cache, struct pgd_fetch *fetch, const st
 
 /* Owner: a batch begins. */
 void pgd_select_begin(struct pagoda_cache *cache);
+
+/* Everybody, a while before: fetches what is needed for that into the processor's caches, if there is such a chunk. */
+void pgd_select_fetch(const struct pgd_attend_call *call, uint32_t chunk_index);
 
 /* Everybody: scores the digests of one chunk of the plan for all KV heads. */
 void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_attend_item *all,

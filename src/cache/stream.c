@@ -628,6 +628,7 @@ void pgd_attend_selected(const struct pgd_attend_call *call)
     }
     pgd_attend_pack_rows(call, &all);
     while ((i = atomic_fetch_add_explicit(&call->layer->next_item, 1, memory_order_relaxed)) < chunks) {
+        pgd_select_fetch(call, i + call->threads); /* what this thread is likely to take next */
         pgd_attend_memory(call, &all, i);
         pgd_select_score(call, &all, &call->cache->plan.chunks[i]);
     }

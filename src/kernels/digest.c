@@ -417,6 +417,10 @@ size_t pgd_digest_scratch_floats(uint32_t key_size, uint32_t rows)
 static void arrange_tile(uint32_t count, const uint8_t *from, uint8_t *to)
 {
     const uint32_t quarter = div_up(count, 4);
+    if (count == PGD_DIGEST_TILE) {
+        memcpy(to, from, PGD_DIGEST_TILE);
+        return;
+    }
     for (uint32_t n = 0; n < count; n++) {
         to[16 * (n / quarter) + n % quarter] = from[n];
     }
