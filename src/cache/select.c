@@ -22,7 +22,7 @@
 #define HEAT_STEPS 1365.0f              /* of an octave */
 #define HEAT_DECAY 170u                 /* of a token: half as hot after eight */
 #define HEAT_MARGIN 170u                /* a page must be this much hotter than the one it takes the place of */
-#define UNREAD_PART 0.4f                /* the root of the sum of squares may be this part of 1 - recall */
+#define UNREAD_PART 0.5f                /* the root of the sum of squares may be this part of 1 - recall */
 #define PER_OCTAVE 1.44269504088896341f /* 1 / ln 2 */
 
 void pgd_select_begin(struct pagoda_cache *cache)
