@@ -17,11 +17,11 @@
  * a query may find in it, and stand in for it when it is not read. All digests of a block share a frame of the pool.
  * Layers with a window keep their pages in memory: the window is their bound.
  *
- * Reading has two forms. Streamed: all pages take part, a chunk is attended when its pages have arrived; the bytes
- * are those of a cache that holds everything in memory. Selected (one token, unless read_all, and not
- * in layers that are dense for a while): pages in memory are attended, digests of the others scored, those pages read that are
- * expected to matter, and the rest stood in for while the device works. While other layers are at work, the first pages
- * of the next layer that will be streamed are on their way.
+ * Reading has two forms. Streamed: all pages take part, a chunk is attended when its pages have arrived; the bytes are
+ * those of a cache that holds everything in memory. Selected (one token, unless read_all, and not in layers that are
+ * dense for a while): pages in memory are attended, digests of the others scored, those pages read that are expected
+ * to matter, and the rest stood in for while the device works. While other layers are at work, the first pages of the
+ * next layer that will be streamed are on their way.
  *
  * Invariants
  *   S1  A page that is SPILLED or COLLAPSED belongs to a block with digests; one that is CLEAN or SPILLED, to a group.
