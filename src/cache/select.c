@@ -18,12 +18,13 @@
 #include "cache/spill.h"
 #include "kernels/digest.h"
 
-#define HEAT_OCTAVES 48.0f              /* shares below 2^-48 are all the same */
-#define HEAT_STEPS 1365.0f              /* of an octave */
-#define HEAT_DECAY 170u                 /* of a token: half as hot after eight */
-#define HEAT_MARGIN 170u                /* a page must be this much hotter than the one it takes the place of */
-#define UNREAD_PART 0.5f                /* the root of the sum of squares may be this part of 1 - recall */
-#define PER_OCTAVE 1.44269504088896341f /* 1 / ln 2 */
+#define HEAT_OCTAVES 48.0f                /* shares below 2^-48 are all the same */
+#define HEAT_STEPS 1365.0f                /* of an octave */
+#define HEAT_DECAY 170u                   /* of a token: half as hot after eight */
+#define HEAT_MARGIN 170u                  /* a page must be this much hotter than the one it takes the place of */
+#define UNREAD_PART 0.5f                  /* the root of the sum of squares may be this part of 1 - recall */
+#define CHEAP_BYTES (UINT64_C(512) << 10) /* of a token: what any device reads in little time */
+#define PER_OCTAVE 1.44269504088896341f   /* 1 / ln 2 */
 
 void pgd_select_begin(struct pagoda_cache *cache)
 {
@@ -240,12 +241,20 @@ static uint32_t pop(uint32_t *heap, uint32_t *count, const float *score)
 
 /* ---- choosing ---- */
 
+/* Pages that a layer reads before what is spread out goes unread. */
+static uint32_t cheap_pages(const struct pgd_attend_call *call)
+{
+    const uint64_t page = pgd_spill_page_bytes(call->cache, call->layer_index);
+    return (uint32_t) (CHEAP_BYTES / call->cache->spill->growing / page);
+}
+
 /* Whether some row still leaves more unread than it may. */
 static bool wants_more(const struct pgd_attend_call *call)
 {
     const struct pgd_spill *spill = call->cache->spill;
     const float most = (float) (1 - spill->options.recall);
-    const float most_squares = UNREAD_PART * most * UNREAD_PART * most;
+    const bool is_cheap = spill->selected_count < cheap_pages(call);
+    const float most_squares = is_cheap ? 0 : UNREAD_PART * most * UNREAD_PART * most;
     for (uint32_t r = 0; r < call->layer->shape.query_heads; r++) {
         if (spill->row_left[r] > most && spill->row_squares[r] > most_squares) {
             return true;
