@@ -201,32 +201,31 @@ static void lift(const struct pgd_attend_call *call, uint32_t head, uint32_t row
     }
 }
 
-void pgd_detail_score(const struct pgd_attend_call *call, uint32_t head, const struct pgd_packed_rows *rows,
-                      const uint8_t *const *digests, const uint32_t *at, uint32_t count,
-                      const struct pgd_digest_scores *scores)
+void pgd_detail_score(const struct pgd_attend_call *call, const struct pgd_packed_rows *rows,
+                      const struct pgd_spill_cells *cells, const struct pgd_digest_scores *scores)
 {
     const struct pgd_kernels *kernels = call->cache->kernels;
-    const uint32_t cells = call->cache->page_cells;
-    const uint32_t slot = slot_of(call->cache, call->layer_index, head);
+    const uint32_t page_cells = call->cache->page_cells;
+    const uint32_t slot = slot_of(call->cache, call->layer_index, cells->head);
     const uint8_t *details[PGD_CHUNK_BLOCKS];
-    for (uint32_t i = 0; i < count; i++) {
-        details[i] = detail_in(call->cache, at[i] / cells, slot, at[i] % cells);
+    for (uint32_t i = 0; i < cells->count; i++) {
+        details[i] = detail_in(call->cache, cells->at[i] / page_cells, slot, cells->at[i] % page_cells);
     }
     uint32_t end = 0;
-    for (uint32_t first = 0; first < count; first = end) {
+    for (uint32_t first = 0; first < cells->count; first = end) {
         end = first + 1;
-        while (end < count && (details[end] == NULL) == (details[first] == NULL)) {
+        while (end < cells->count && (details[end] == NULL) == (details[first] == NULL)) {
             end++;
         }
         const struct pgd_digest_scores part = {
             scores->mass + first, {scores->lean[0] + first, scores->lean[1] + first}, scores->stride};
         if (details[first] != NULL) {
-            kernels->score_details(&call->shape, PGD_LANES, end - first, digests + first, details + first, rows,
+            kernels->score_details(&call->shape, PGD_LANES, end - first, cells->digests + first, details + first, rows,
                                    call->worker->digest, &part);
         } else {
-            kernels->score_digests(&call->shape, PGD_LANES, end - first, digests + first, rows, call->worker->digest,
-                                   &part);
-            lift(call, head, rows->count, end - first, part.mass, part.stride);
+            kernels->score_digests(&call->shape, PGD_LANES, end - first, cells->digests + first, rows,
+                                   call->worker->digest, &part);
+            lift(call, cells->head, rows->count, end - first, part.mass, part.stride);
         }
     }
 }

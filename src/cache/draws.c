@@ -108,25 +108,23 @@ static void add_collapsed(const struct pgd_attend_call *call, uint32_t head, con
     const struct pagoda_cache *cache = call->cache;
     const struct pgd_attend_item item = {.head = head, .heads = 1, .tokens = 1};
     const struct pgd_digest_scores scores = pgd_attend_scores(call, call->group);
-    const uint8_t *digests[PGD_CHUNK_BLOCKS];
-    uint32_t at[PGD_CHUNK_BLOCKS];
-    uint32_t count = 0;
+    struct pgd_spill_cells cells = {.count = 0, .head = head};
     for (uint32_t i = 0; i < chunk->cells; i++) {
         const uint32_t index = chunk->block + (chunk->cell + i) / cache->page_cells;
         if (pgd_table_page(cache->table, index, call->layer_index)->state == PAGODA_PAGE_COLLAPSED) {
-            at[count] = index * cache->page_cells + (chunk->cell + i) % cache->page_cells;
-            digests[count++] =
-                pgd_spill_digest(cache, index, call->layer_index, head, (chunk->cell + i) % cache->page_cells);
+            const uint32_t at = index * cache->page_cells + (chunk->cell + i) % cache->page_cells;
+            pgd_spill_add_cell(cache, call->layer_index, at, &cells);
         }
     }
+    const uint32_t count = cells.count;
     if (count == 0) {
         return;
     }
     const struct pgd_packed_rows rows = pgd_attend_packed_rows(call, &item, chunk, 0);
-    pgd_detail_score(call, head, &rows, digests, at, count, &scores);
+    pgd_detail_score(call, &rows, &cells, &scores);
     for (uint32_t i = 0; i < count * call->group; i++) {
         const uint32_t r = i / count;
-        add_share(call, at[i % count] / cache->page_cells,
+        add_share(call, cells.at[i % count] / cache->page_cells,
                   (double) pgd_ref_exp(scores.mass[(size_t) r * scores.stride + i % count] - logs[r]));
     }
 }

@@ -51,37 +51,53 @@ void pgd_select_fetch(const struct pgd_attend_call *call, uint32_t chunk_index)
     }
 }
 
+/* Where scores of cells from number `at` on belong, for one KV head. */
+static struct pgd_digest_scores scores_from(const struct pgd_attend_call *call, uint32_t head, uint32_t at)
+{
+    const struct pgd_spill *spill = call->cache->spill;
+    const uint32_t stride = spill->capacity * call->cache->page_cells;
+    const size_t first = (size_t) head * call->group * stride + at;
+    return (struct pgd_digest_scores) {spill->mass + first, {spill->lean[0] + first, spill->lean[1] + first}, stride};
+}
+
+/* The same for cells that are not in a row: scored apart, and put in their places. */
+static void score_scattered(const struct pgd_attend_call *call, const struct pgd_packed_rows *rows,
+                            const struct pgd_spill_cells *cells)
+{
+    const struct pgd_digest_scores scores = pgd_attend_scores(call, call->group);
+    const struct pgd_digest_scores all = scores_from(call, cells->head, 0);
+    pgd_detail_score(call, rows, cells, &scores);
+    for (uint32_t r = 0; r < call->group; r++) {
+        for (uint32_t i = 0; i < cells->count; i++) {
+            const size_t from = (size_t) r * scores.stride + i;
+            const size_t to = (size_t) r * all.stride + cells->at[i];
+            all.mass[to] = scores.mass[from];
+            for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
+                all.lean[line][to] = scores.lean[line][from];
+            }
+        }
+    }
+}
+
 void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_attend_item *all,
                       const struct pgd_plan_chunk *chunk)
 {
-    const struct pgd_spill *spill = call->cache->spill;
-    const uint32_t cells = call->cache->page_cells;
-    for (uint32_t head = 0; head < all->heads; head++) {
-        const uint8_t *digests[PGD_CHUNK_BLOCKS];
-        uint32_t at[PGD_CHUNK_BLOCKS];
-        uint32_t count = 0;
-        for (uint32_t i = 0; i < chunk->cells; i++) {
-            const uint32_t index = chunk->block + (chunk->cell + i) / cells;
-            const uint32_t cell = (chunk->cell + i) % cells;
-            if (pgd_spill_has_digests(call->cache, index)) {
-                at[count] = index * cells + cell;
-                digests[count++] = pgd_spill_digest(call->cache, index, call->layer_index, head, cell);
-            }
+    const uint32_t page_cells = call->cache->page_cells;
+    const uint32_t first = chunk->block * page_cells + chunk->cell;
+    struct pgd_spill_cells cells = {.count = 0, .head = 0};
+    for (uint32_t at = first; at < first + chunk->cells; at++) {
+        if (pgd_spill_has_digests(call->cache, at / page_cells)) {
+            pgd_spill_add_cell(call->cache, call->layer_index, at, &cells);
         }
-        if (count == 0) {
-            return;
-        }
-        const struct pgd_digest_scores scores = pgd_attend_scores(call, call->group);
+    }
+    for (uint32_t head = 0; cells.count > 0 && head < all->heads; head++) {
         const struct pgd_packed_rows rows = pgd_attend_packed_rows(call, all, chunk, head);
-        pgd_detail_score(call, head, &rows, digests, at, count, &scores);
-        for (uint32_t r = 0; r < call->group; r++) {
-            const size_t row = (size_t) (head * call->group + r) * spill->capacity * cells;
-            for (uint32_t i = 0; i < count; i++) {
-                spill->mass[row + at[i]] = scores.mass[r * scores.stride + i];
-                for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
-                    spill->lean[line][row + at[i]] = scores.lean[line][r * scores.stride + i];
-                }
-            }
+        pgd_spill_turn_to(call->cache, call->layer_index, head, &cells);
+        if (cells.at[cells.count - 1] - cells.at[0] == cells.count - 1) {
+            const struct pgd_digest_scores scores = scores_from(call, head, cells.at[0]);
+            pgd_detail_score(call, &rows, &cells, &scores);
+        } else {
+            score_scattered(call, &rows, &cells);
         }
     }
 }

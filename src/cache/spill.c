@@ -493,6 +493,23 @@ const uint8_t *pgd_spill_digest(const struct pagoda_cache *cache, uint32_t index
     return (const uint8_t *) pgd_pool_address(cache->pool, frame) + digest_offset(cache, layer, head, cell);
 }
 
+void pgd_spill_add_cell(const struct pagoda_cache *cache, uint32_t layer, uint32_t at, struct pgd_spill_cells *cells)
+{
+    const uint32_t page_cells = cache->page_cells;
+    cells->at[cells->count] = at;
+    cells->digests[cells->count++] = pgd_spill_digest(cache, at / page_cells, layer, cells->head, at % page_cells);
+}
+
+void pgd_spill_turn_to(const struct pagoda_cache *cache, uint32_t layer, uint32_t head, struct pgd_spill_cells *cells)
+{
+    const int64_t by =
+        (int64_t) digest_offset(cache, layer, head, 0) - (int64_t) digest_offset(cache, layer, cells->head, 0);
+    for (uint32_t i = 0; i < cells->count; i++) {
+        cells->digests[i] += by;
+    }
+    cells->head = head;
+}
+
 void pgd_spill_decode_cell(struct pagoda_cache *cache, uint32_t layer, const unsigned char *page, uint32_t head,
                            uint32_t cell)
 {

@@ -271,6 +271,20 @@ void pgd_spill_forget(struct pagoda_cache *cache, uint32_t index);
 const uint8_t *pgd_spill_digest(const struct pagoda_cache *cache, uint32_t index, uint32_t layer, uint32_t head,
                                 uint32_t cell);
 
+/* Some cells of a layer by their number, block x cells of a page, with the digests of one KV head. */
+struct pgd_spill_cells {
+    uint32_t count;
+    uint32_t head;
+    uint32_t at[PGD_CHUNK_BLOCKS];
+    const uint8_t *digests[PGD_CHUNK_BLOCKS];
+};
+
+/* Adds a cell whose block has digests. */
+void pgd_spill_add_cell(const struct pagoda_cache *cache, uint32_t layer, uint32_t at, struct pgd_spill_cells *cells);
+
+/* Turns to the digests of another KV head. */
+void pgd_spill_turn_to(const struct pagoda_cache *cache, uint32_t layer, uint32_t head, struct pgd_spill_cells *cells);
+
 /* Keys and then values of one cell of a page in the smallest codec, rotated, into `rows`. */
 void pgd_spill_decode_cell(struct pagoda_cache *cache, uint32_t layer, const unsigned char *page, uint32_t head,
                            uint32_t cell);
@@ -349,11 +363,10 @@ void pgd_detail_catch_up(struct pagoda_cache *cache, uint32_t layer, const struc
 /* Fetches the digests and details of a page into the processor's caches. The block has digests. */
 void pgd_detail_fetch(const struct pagoda_cache *cache, uint32_t index, uint32_t layer);
 
-/* What digests, or details where there are any, say of cells `at` (block x cells of a page) of one KV head. Rows are
- * numbered token by token, then by query head of the group. */
-void pgd_detail_score(const struct pgd_attend_call *call, uint32_t head, const struct pgd_packed_rows *rows,
-                      const uint8_t *const *digests, const uint32_t *at, uint32_t count,
-                      const struct pgd_digest_scores *scores);
+/* What digests, or details where there are any, say of cells of one KV head. Rows are numbered token by token, then by
+ * query head of the group. */
+void pgd_detail_score(const struct pgd_attend_call *call, const struct pgd_packed_rows *rows,
+                      const struct pgd_spill_cells *cells, const struct pgd_digest_scores *scores);
 
 /* ---- fetch.c ---- */
 

@@ -211,9 +211,10 @@ struct pgd_digest_scores pgd_attend_scores(const struct pgd_attend_call *call, u
 }
 
 /* A softmax over what the digests of some cells stand for, with their scores, to the rows of one KV head. */
-static void stand_in(const struct pgd_attend_call *call, uint32_t rows, const uint8_t *const *digests, uint32_t count,
+static void stand_in(const struct pgd_attend_call *call, uint32_t rows, const struct pgd_spill_cells *cells,
                      const struct pgd_digest_scores *scores, const struct pgd_partial *partial)
 {
+    const uint32_t count = cells->count;
     const struct pgd_kernels *kernels = call->cache->kernels;
     for (uint32_t r = 0; r < rows; r++) {
         float *weight = scores->mass + (size_t) r * scores->stride;
@@ -230,7 +231,7 @@ static void stand_in(const struct pgd_attend_call *call, uint32_t rows, const ui
         partial->sum[r] = sum;
     }
     memset(partial->out, 0, (size_t) rows * call->shape.value_size * sizeof(float));
-    kernels->blend_digests(&call->shape, count, digests, rows, scores->mass, scores, partial->out);
+    kernels->blend_digests(&call->shape, count, cells->digests, rows, scores->mass, scores, partial->out);
 }
 
 /* Scores of cells `at` (block x cells of a page) for the rows of one KV head, as select.c has left them. */
@@ -249,22 +250,18 @@ static void recall_scores(const struct pgd_attend_call *call, uint32_t head, con
     }
 }
 
-/* Cells that are stood in for, by their number: block x cells of a page. */
-struct absent {
-    uint32_t count;
-    uint32_t at[PGD_CHUNK_BLOCKS];
-};
-
-/* What `is_absent` says of the block that a cell belongs to. */
+/* Cells of a chunk that are stood in for: what `is_absent` says of their blocks. */
 static void find_absent(const struct pgd_attend_call *call, const struct pgd_plan_chunk *chunk,
-                        bool (*is_absent)(const struct pgd_attend_call *call, uint32_t index), struct absent *absent)
+                        bool (*is_absent)(const struct pgd_attend_call *call, uint32_t index),
+                        struct pgd_spill_cells *absent)
 {
-    const uint32_t cells = call->cache->page_cells;
+    const uint32_t page_cells = call->cache->page_cells;
+    const uint32_t first = chunk->block * page_cells + chunk->cell;
     absent->count = 0;
-    for (uint32_t i = 0; i < chunk->cells; i++) {
-        const uint32_t index = chunk->block + (chunk->cell + i) / cells;
-        if (is_absent(call, index)) {
-            absent->at[absent->count++] = index * cells + (chunk->cell + i) % cells;
+    absent->head = 0;
+    for (uint32_t at = first; at < first + chunk->cells; at++) {
+        if (is_absent(call, at / page_cells)) {
+            pgd_spill_add_cell(call->cache, call->layer_index, at, absent);
         }
     }
 }
@@ -284,16 +281,6 @@ static bool is_unread(const struct pgd_attend_call *call, uint32_t index)
     return call->cache->spill->unread[index] != 0 && !is_late(call, index);
 }
 
-static void digests_of_absent(const struct pgd_attend_call *call, const struct absent *absent, uint32_t head,
-                              const uint8_t **digests)
-{
-    const uint32_t cells = call->cache->page_cells;
-    for (uint32_t i = 0; i < absent->count; i++) {
-        digests[i] =
-            pgd_spill_digest(call->cache, absent->at[i] / cells, call->layer_index, head, absent->at[i] % cells);
-    }
-}
-
 void pgd_attend_stand_ins(const struct pgd_attend_call *call, const struct pgd_attend_item *item, uint32_t head,
                           const struct pgd_partial *rotated)
 {
@@ -302,28 +289,26 @@ void pgd_attend_stand_ins(const struct pgd_attend_call *call, const struct pgd_a
     const struct pgd_digest_scores scores = pgd_attend_scores(call, rows);
     for (uint32_t c = 0; c < cache->plan.chunk_count; c++) {
         const struct pgd_plan_chunk *chunk = &cache->plan.chunks[c];
-        const uint8_t *digests[PGD_CHUNK_BLOCKS];
-        struct absent absent;
+        struct pgd_spill_cells absent;
         find_absent(call, chunk, is_collapsed, &absent);
         if (absent.count > 0) {
-            digests_of_absent(call, &absent, item->head + head, digests);
+            pgd_spill_turn_to(cache, call->layer_index, item->head + head, &absent);
             const struct pgd_packed_rows packed = pgd_attend_packed_rows(call, item, chunk, head);
-            pgd_detail_score(call, item->head + head, &packed, digests, absent.at, absent.count, &scores);
-            stand_in(call, rows, digests, absent.count, &scores, &call->worker->partial);
+            pgd_detail_score(call, &packed, &absent, &scores);
+            stand_in(call, rows, &absent, &scores, &call->worker->partial);
             cache->kernels->merge(rows, call->shape.value_size, rotated, &call->worker->partial);
         }
     }
 }
 
 /* Stands in for cells of one KV head, with scores as select.c has left them. */
-static void stand_in_scored(const struct pgd_attend_call *call, const struct absent *absent, uint32_t head,
+static void stand_in_scored(const struct pgd_attend_call *call, uint32_t head, struct pgd_spill_cells *absent,
                             const struct pgd_partial *partial)
 {
     const struct pgd_digest_scores scores = pgd_attend_scores(call, call->group);
-    const uint8_t *digests[PGD_CHUNK_BLOCKS];
     recall_scores(call, head, absent->at, absent->count, &scores);
-    digests_of_absent(call, absent, head, digests);
-    stand_in(call, call->group, digests, absent->count, &scores, partial);
+    pgd_spill_turn_to(call->cache, call->layer_index, head, absent);
+    stand_in(call, call->group, absent, &scores, partial);
 }
 
 /* The partial result of what is stood in for in a chunk. */
@@ -339,12 +324,12 @@ static void stand_in_for_unread(const struct pgd_attend_call *call, uint32_t kv_
     atomic_uint *next = &call->cache->spill->next_stand_in;
     uint32_t c;
     while ((c = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < plan->chunk_count) {
-        struct absent absent;
+        struct pgd_spill_cells absent;
         find_absent(call, &plan->chunks[c], is_unread, &absent);
         for (uint32_t head = 0; head < kv_heads; head++) {
             const struct pgd_partial partial = stand_in_partial(call, head, c);
             if (absent.count > 0) {
-                stand_in_scored(call, &absent, head, &partial);
+                stand_in_scored(call, head, &absent, &partial);
             } else {
                 pgd_attend_set_unseen(&partial, call->group, call->shape.value_size);
             }
@@ -357,10 +342,10 @@ static void stand_in_for_late(const struct pgd_attend_call *call, uint32_t head,
 {
     const struct pgd_plan *plan = &call->cache->plan;
     for (uint32_t c = 0; c < plan->chunk_count; c++) {
-        struct absent absent;
+        struct pgd_spill_cells absent;
         find_absent(call, &plan->chunks[c], is_late, &absent);
         if (absent.count > 0) {
-            stand_in_scored(call, &absent, head, &call->worker->partial);
+            stand_in_scored(call, head, &absent, &call->worker->partial);
             call->cache->kernels->merge(call->group, call->shape.value_size, rotated, &call->worker->partial);
         }
     }
