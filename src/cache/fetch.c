@@ -60,18 +60,19 @@ bool pgd_fetch_add(struct pagoda_cache *cache, struct pgd_fetch *fetch, uint32_t
     return true;
 }
 
-static void read_again(const struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t read)
+static void queue_read(const struct pagoda_cache *cache, const struct pgd_fetch *fetch, uint32_t read)
 {
     const struct pgd_fetch_read *about = &fetch->reads[read];
-    pgd_flash_read(cache->spill->flash, fetch->first_ticket + read, about->offset, about->bytes,
-                   fetch->memory + about->at);
+    pgd_flash_queue(cache->spill->flash, fetch->first_ticket + read, about->offset, about->bytes,
+                    fetch->memory + about->at);
 }
 
 void pgd_fetch_submit(struct pagoda_cache *cache, struct pgd_fetch *fetch)
 {
     for (uint32_t i = 0; i < fetch->read_count; i++) {
-        read_again(cache, fetch, i);
+        queue_read(cache, fetch, i);
     }
+    pgd_flash_submit(cache->spill->flash);
 }
 
 /* Sets a page's outcome, and where it lies. */
@@ -106,7 +107,8 @@ static void repair_read(struct pagoda_cache *cache, struct pgd_fetch *fetch, uin
 {
     const uint32_t ticket = fetch->first_ticket + read;
     pgd_flash_finish(cache->spill->flash, ticket);
-    read_again(cache, fetch, read);
+    queue_read(cache, fetch, read);
+    pgd_flash_submit(cache->spill->flash);
     const enum pgd_flash_read_state state = pgd_flash_wait(cache->spill->flash, ticket, 0);
     for (uint32_t i = 0; i < fetch->page_count; i++) {
         struct pgd_fetch_page *page = &fetch->pages[i];

@@ -65,9 +65,13 @@ struct pgd_vfs {
     int (*free_bytes)(void *user, struct pgd_file *file, uint64_t *bytes);
 
     /* A queue of reads that the kernel works off (io_uring); see struct pgd_ring_done. ENOSYS and EPERM where there
-     * is none. One thread at a time submits or takes; any may wait meanwhile or ask whether something is ready. */
+     * is none. One thread at a time adds, submits or takes; any may wait meanwhile or ask whether something is ready. */
     int (*ring_open)(void *user, struct pgd_file *file, uint32_t depth, struct pgd_ring **ring);
-    int (*ring_read)(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offset, void *buffer, size_t bytes);
+    /* Adds a read to those that ring_submit hands out next. False: there is no room for it before that. */
+    bool (*ring_add)(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offset, void *buffer, size_t bytes);
+    /* Hands out what was added, with one system call. *taken of them are on their way, the first ones; the others are
+     * forgotten, and may be added again. */
+    int (*ring_submit)(void *user, struct pgd_ring *ring, uint32_t *taken);
     bool (*ring_ready)(void *user, const struct pgd_ring *ring);
     bool (*ring_take)(void *user, struct pgd_ring *ring, struct pgd_ring_done *done);
     /* Sleeps until something is ready, at most so long; it may wake early. */

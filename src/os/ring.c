@@ -1,7 +1,8 @@
 /* os/ring.c - reads by io_uring, by its three system calls.
  *
- *   submission   the read is written into the entry after `tail`, its number into the array, tail goes up, and
- *                io_uring_enter hands it over: the queue is empty between calls
+ *   submission   each read is written into the entry after `tail`, its number into the array, and tail goes up;
+ *                io_uring_enter hands all of them over. What it does not take is taken back: the queue is empty
+ *                after each call
  *   completion   the kernel writes entries at its tail; we read from `head` to tail and move head
  *
  * A small wrapper instead of liburing: one operation on one file needs little of it, and a build needs no library
@@ -48,6 +49,7 @@ struct pgd_ring {
     _Atomic uint32_t *submit_tail;
     uint32_t *submit_array;
     uint32_t submit_mask;
+    uint32_t added; /* since the last call */
     uint32_t complete_mask;
     _Atomic uint32_t *complete_head;
     _Atomic uint32_t *complete_tail;
@@ -148,9 +150,12 @@ void pgd_ring_close(void *user, struct pgd_ring *ring)
     free(ring);
 }
 
-int pgd_ring_read(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offset, void *buffer, size_t bytes)
+bool pgd_ring_add(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offset, void *buffer, size_t bytes)
 {
     (void) user;
+    if (ring->added > ring->submit_mask) {
+        return false;
+    }
     const uint32_t tail = atomic_load_explicit(ring->submit_tail, memory_order_relaxed);
     const uint32_t place = tail & ring->submit_mask;
     ring->entries[place] = (struct io_uring_sqe) {
@@ -163,16 +168,21 @@ int pgd_ring_read(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offs
     };
     ring->submit_array[place] = place;
     atomic_store_explicit(ring->submit_tail, tail + 1, memory_order_release);
-    int answer;
-    do {
-        answer = enter(ring, 1, 0, 0, NULL, 0);
-    } while (answer == -EINTR);
-    if (answer == 1) {
-        return 0;
-    }
-    /* Not taken, and the kernel looks at the tail inside the call only: the entry can be taken back. */
-    atomic_store_explicit(ring->submit_tail, tail, memory_order_release);
-    return answer < 0 ? -answer : EAGAIN;
+    ring->added++;
+    return true;
+}
+
+int pgd_ring_submit(void *user, struct pgd_ring *ring, uint32_t *taken)
+{
+    (void) user;
+    const int answer = enter(ring, ring->added, 0, 0, NULL, 0);
+    *taken = answer < 0 ? 0 : (uint32_t) answer;
+    PGD_ASSERT(*taken <= ring->added);
+    /* The kernel looks at the tail inside a call that submits only: what it did not take can be taken back. */
+    const uint32_t tail = atomic_load_explicit(ring->submit_tail, memory_order_relaxed);
+    atomic_store_explicit(ring->submit_tail, tail - (ring->added - *taken), memory_order_release);
+    ring->added = 0;
+    return answer < 0 ? -answer : 0;
 }
 
 bool pgd_ring_ready(void *user, const struct pgd_ring *ring)
@@ -223,7 +233,7 @@ int pgd_ring_open(void *user, struct pgd_file *file, uint32_t depth, struct pgd_
     return ENOSYS;
 }
 
-int pgd_ring_read(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offset, void *buffer, size_t bytes)
+bool pgd_ring_add(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offset, void *buffer, size_t bytes)
 {
     (void) user;
     (void) ring;
@@ -231,6 +241,14 @@ int pgd_ring_read(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offs
     (void) offset;
     (void) buffer;
     (void) bytes;
+    return false;
+}
+
+int pgd_ring_submit(void *user, struct pgd_ring *ring, uint32_t *taken)
+{
+    (void) user;
+    (void) ring;
+    *taken = 0;
     return ENOSYS;
 }
 

@@ -305,12 +305,23 @@ enum pagoda_status pgd_flash_write(struct pgd_flash *flash, const void *from, ui
 
 /* ---- reading ---- */
 
-void pgd_flash_read(struct pgd_flash *flash, uint32_t ticket, uint64_t offset, uint64_t bytes, void *into)
+void pgd_flash_queue(struct pgd_flash *flash, uint32_t ticket, uint64_t offset, uint64_t bytes, void *into)
 {
     PGD_ASSERT(ticket < flash->reads.ticket_count && (uintptr_t) into % PGD_FLASH_ALIGN == 0);
     PGD_ASSERT(bytes > 0 && bytes % UNIT_BYTES == 0 && offset % UNIT_BYTES == 0);
     PGD_ASSERT(bytes <= flash->bytes_max && offset <= flash->bytes_max - bytes);
     pgd_reads_begin(&flash->reads, ticket, offset, bytes, into);
+}
+
+void pgd_flash_submit(struct pgd_flash *flash)
+{
+    pgd_reads_submit(&flash->reads);
+}
+
+void pgd_flash_read(struct pgd_flash *flash, uint32_t ticket, uint64_t offset, uint64_t bytes, void *into)
+{
+    pgd_flash_queue(flash, ticket, offset, bytes, into);
+    pgd_flash_submit(flash);
 }
 
 enum pgd_flash_read_state pgd_flash_poll(struct pgd_flash *flash, uint32_t ticket)
@@ -438,6 +449,7 @@ static enum pagoda_status read_trial(struct pgd_flash *flash, struct pagoda_erro
     memset(&trial, 0, sizeof trial);
     fill_trial(&expected);
     pgd_reads_begin(&flash->reads, 0, 0, sizeof trial.bytes, trial.bytes);
+    pgd_reads_submit(&flash->reads);
     enum pagoda_status status = PAGODA_OK;
     if (pgd_reads_wait(&flash->reads, 0, 0) == PGD_FLASH_FAILED) {
         status = pgd_flash_explain(flash, 0, error);

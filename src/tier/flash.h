@@ -1,12 +1,12 @@
 /* tier/flash.h - a file of extents that outgrows memory: pages are written to it once and read back by the ticket.
  *
  *   write     owner ---- write_once ----> file                     (blocks; retries what came short)
- *   read      conductor -- read(ticket) -> queue of the kernel (io_uring) or of a few threads -> into memory
+ *   read      conductor -- queue(ticket) ..., submit -> the kernel (io_uring) or a few threads -> into memory
  *             anybody    -- poll, wait -> DONE or FAILED
  *
  * A ticket, and who moves it:
  *
- *     IDLE -- read --> PENDING -- the last byte is there ----------------> DONE   -- finish --> IDLE
+ *     IDLE -- queue -> PENDING -- the last byte is there ----------------> DONE   -- finish --> IDLE
  *                         |   ^                                             |
  *                         |   +-- short: the rest; EIO and others: twice    |
  *                         +------ once more than that --------> FAILED -----+
@@ -17,14 +17,14 @@
  *
  * Promises
  *   No memory is allocated between open and close, and none but pgd_flash_table_bytes at open.
- *   read neither blocks nor allocates. A DONE read has all its bytes, exactly as they were written by the device's
+ *   queue and submit neither block nor allocate. A DONE read has all its bytes, exactly as they were written by the device's
  *   account; telling a device that lies is the reader's part (checksums).
  *   The file is never larger than bytes_max, leaves reserve_bytes of the file system free at the time of every write,
  *   and no more than write_budget_bytes are ever written.
- * Ownership: buffers are the caller's, `from` until write returns, `into` from read until finish.
- * Threads:   write, free, reset, open and close: the owner's thread. read, finish: one thread at a time, which may be
- *            another one than the owner's, also while the owner writes. poll and wait: any number of threads. An
- *            extent that is being read may not be freed, nor the file be reset.
+ * Ownership: buffers are the caller's, `from` until write returns, `into` from queue until finish.
+ * Threads:   write, free, reset, open and close: the owner's thread. queue, submit, read, finish: one thread at a time,
+ *            which may be another one than the owner's, also while the owner writes. poll and wait: any number of
+ *            threads. An extent that is being read may not be freed, nor the file be reset.
  * Signals:   a process under a limit on the size of files must ignore SIGXFSZ, or a write ends it.
  * Units:     offsets and sizes are bytes of the file and multiples of PGD_FLASH_ALIGN, as are buffers' addresses.
  */
@@ -101,7 +101,13 @@ enum pgd_flash_read_state {
     PGD_FLASH_FAILED /* what `into` holds means nothing */
 };
 
-/* Begins to read [offset, offset + bytes) with an idle ticket, 0 .. reads_max - 1. `bytes` > 0. */
+/* Takes an idle ticket, 0 .. reads_max - 1, to read [offset, offset + bytes) with the next submit. `bytes` > 0. */
+void pgd_flash_queue(struct pgd_flash *flash, uint32_t ticket, uint64_t offset, uint64_t bytes, void *into);
+
+/* Begins all reads that are queued, with one system call where there is io_uring. (So does whoever waits.) */
+void pgd_flash_submit(struct pgd_flash *flash);
+
+/* Both for one read. */
 void pgd_flash_read(struct pgd_flash *flash, uint32_t ticket, uint64_t offset, uint64_t bytes, void *into);
 
 /* What has become of it, without waiting. With DONE, `into` may be read by the asking thread. */

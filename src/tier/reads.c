@@ -68,6 +68,13 @@ static bool gives_up_direct(struct pgd_reads *reads, int number)
            atomic_exchange_explicit(reads->direct, false, memory_order_relaxed);
 }
 
+static void fail(struct pgd_reads *reads, struct pgd_read *read, int number)
+{
+    read->error_number = number;
+    atomic_fetch_add_explicit(&reads->failed, 1, memory_order_relaxed);
+    publish(read, PGD_FLASH_FAILED);
+}
+
 /* Takes the answer of a call: bytes or -errno. True: there must be another call; else the read's state is published. */
 static bool take_answer(struct pgd_reads *reads, struct pgd_read *read, int64_t answer)
 {
@@ -82,53 +89,11 @@ static bool take_answer(struct pgd_reads *reads, struct pgd_read *read, int64_t 
         atomic_fetch_add_explicit(&reads->retries, 1, memory_order_relaxed);
         return true;
     }
-    read->error_number = number;
-    atomic_fetch_add_explicit(&reads->failed, 1, memory_order_relaxed);
-    publish(read, PGD_FLASH_FAILED);
+    fail(reads, read, number);
     return false;
 }
 
-/* ---- by the ring; all under the lock ---- */
-
-static void submit(struct pgd_reads *reads, uint32_t ticket)
-{
-    struct pgd_read *const read = &reads->tickets[ticket];
-    int number;
-    do {
-        number = reads->vfs->ring_read(reads->vfs->user, reads->ring, ticket, read->offset + read->bytes_done,
-                                       (char *) read->into + read->bytes_done, read->bytes - read->bytes_done);
-    } while (number != 0 && take_answer(reads, read, -(int64_t) number));
-}
-
-static void take_completions(struct pgd_reads *reads)
-{
-    struct pgd_ring_done done;
-    while (reads->vfs->ring_take(reads->vfs->user, reads->ring, &done)) {
-        PGD_ASSERT(done.tag < reads->ticket_count);
-        if (take_answer(reads, &reads->tickets[done.tag], done.result)) {
-            submit(reads, done.tag);
-        }
-    }
-}
-
-static void wake_waiters(struct pgd_reads *reads)
-{
-    if (reads->waiters > 0) {
-        pthread_cond_broadcast(&reads->changed);
-    }
-}
-
-/* ---- by threads ---- */
-
-static void run_read(struct pgd_reads *reads, struct pgd_read *read)
-{
-    int64_t answer;
-    do {
-        answer =
-            reads->vfs->read_once(reads->vfs->user, reads->file, read->offset + read->bytes_done,
-                                  (char *) read->into + read->bytes_done, (size_t) (read->bytes - read->bytes_done));
-    } while (take_answer(reads, read, answer));
-}
+/* ---- the queue; all under the lock ---- */
 
 static uint32_t pop(struct pgd_reads *reads)
 {
@@ -143,7 +108,114 @@ static void push(struct pgd_reads *reads, uint32_t ticket)
     PGD_ASSERT(reads->queue_length < reads->ticket_count); /* a ticket is in it at most once */
     reads->queue[(reads->queue_first + reads->queue_length) % reads->ticket_count] = ticket;
     reads->queue_length++;
-    pthread_cond_signal(&reads->work);
+}
+
+static void wake_waiters(struct pgd_reads *reads)
+{
+    if (reads->waiters > 0) {
+        pthread_cond_broadcast(&reads->changed);
+    }
+}
+
+/* ---- by the ring; all under the lock ---- */
+
+static bool is_reaping(const struct pgd_reads *reads)
+{
+    return atomic_load_explicit(&reads->is_reaping, memory_order_relaxed);
+}
+
+/* Takes the answers that are there; reads that need another call are in the queue then. */
+static void take_answers(struct pgd_reads *reads)
+{
+    struct pgd_ring_done done;
+    while (reads->vfs->ring_take(reads->vfs->user, reads->ring, &done)) {
+        PGD_ASSERT(done.tag < reads->ticket_count);
+        if (take_answer(reads, &reads->tickets[done.tag], done.result)) {
+            push(reads, done.tag);
+        }
+    }
+}
+
+/* Adds to the ring what is queued, as far as it has room. Whether there was any. */
+static bool fill_ring(struct pgd_reads *reads)
+{
+    uint32_t count = 0;
+    bool has_room = true;
+    while (has_room && count < reads->queue_length) {
+        const uint32_t ticket = reads->queue[(reads->queue_first + count) % reads->ticket_count];
+        const struct pgd_read *const read = &reads->tickets[ticket];
+        has_room = reads->vfs->ring_add(reads->vfs->user, reads->ring, ticket, read->offset + read->bytes_done,
+                                        (char *) read->into + read->bytes_done, read->bytes - read->bytes_done);
+        count += has_room ? 1 : 0;
+    }
+    return count > 0;
+}
+
+/* The ring took nothing. All that is queued was to go with that call: what may not be tried again has failed. */
+static void take_refusal(struct pgd_reads *reads, int number)
+{
+    const uint32_t count = reads->queue_length;
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t ticket = pop(reads);
+        struct pgd_read *const read = &reads->tickets[ticket];
+        if (may_retry(read, 0, number == EBUSY ? EAGAIN : number)) {
+            push(reads, ticket);
+        } else {
+            fail(reads, read, number);
+        }
+    }
+    if (reads->queue_length > 0) {
+        atomic_fetch_add_explicit(&reads->retries, 1, memory_order_relaxed);
+    }
+    if (reads->queue_length < count) {
+        wake_waiters(reads);
+    }
+}
+
+/* A kernel may want to be rid of answers before it takes more. */
+static void make_room(struct pgd_reads *reads)
+{
+    if (!is_reaping(reads)) {
+        take_answers(reads);
+        wake_waiters(reads);
+    }
+}
+
+/* Hands out what is queued: with one call, unless the kernel does not take all of it. */
+static void hand_out(struct pgd_reads *reads)
+{
+    while (reads->queue_length > 0) {
+        int number = EAGAIN;
+        uint32_t taken = 0;
+        if (fill_ring(reads)) {
+            number = reads->vfs->ring_submit(reads->vfs->user, reads->ring, &taken);
+        }
+        for (uint32_t i = 0; i < taken; i++) {
+            (void) pop(reads);
+        }
+        if (taken == 0) {
+            take_refusal(reads, number != 0 ? number : EAGAIN);
+            make_room(reads);
+        }
+    }
+}
+
+static void take_completions(struct pgd_reads *reads)
+{
+    take_answers(reads);
+    hand_out(reads);
+}
+
+/* ---- by threads ---- */
+
+static void run_read(struct pgd_reads *reads, struct pgd_read *read)
+{
+    int64_t answer;
+    do {
+        answer =
+            reads->vfs->read_once(reads->vfs->user, reads->file, read->offset + read->bytes_done,
+                                  (char *) read->into + read->bytes_done, (size_t) (read->bytes - read->bytes_done));
+    } while (take_answer(reads, read, answer));
 }
 
 static void *work(void *argument)
@@ -163,6 +235,13 @@ static void *work(void *argument)
     }
     pthread_mutex_unlock(&reads->lock);
     return NULL;
+}
+
+static void wake_workers(struct pgd_reads *reads)
+{
+    for (uint32_t i = 0; i < reads->thread_count && i < reads->queue_length; i++) {
+        pthread_cond_signal(&reads->work);
+    }
 }
 
 static uint32_t threads_for(uint32_t ticket_count)
@@ -309,20 +388,33 @@ void pgd_reads_begin(struct pgd_reads *reads, uint32_t ticket, uint64_t offset, 
     read->due_ns = due_after(reads, bytes);
     read->into = into;
     publish(read, PGD_FLASH_PENDING);
+    push(reads, ticket);
+    pthread_mutex_unlock(&reads->lock);
+}
+
+/* Under the lock. */
+static void submit(struct pgd_reads *reads)
+{
     if (reads->ring != NULL) {
-        submit(reads, ticket);
+        hand_out(reads);
     } else {
-        push(reads, ticket);
+        wake_workers(reads);
     }
+}
+
+void pgd_reads_submit(struct pgd_reads *reads)
+{
+    pthread_mutex_lock(&reads->lock);
+    submit(reads);
     pthread_mutex_unlock(&reads->lock);
 }
 
 enum pgd_flash_read_state pgd_reads_poll(struct pgd_reads *reads, uint32_t ticket)
 {
     struct pgd_read *const read = &reads->tickets[ticket];
-    if (reads->ring != NULL && is_pending(read) && reads->vfs->ring_ready(reads->vfs->user, reads->ring) &&
-        pthread_mutex_trylock(&reads->lock) == 0) {
-        if (!reads->is_reaping) {
+    if (reads->ring != NULL && is_pending(read) && !is_reaping(reads) &&
+        reads->vfs->ring_ready(reads->vfs->user, reads->ring) && pthread_mutex_trylock(&reads->lock) == 0) {
+        if (!is_reaping(reads)) {
             take_completions(reads);
             wake_waiters(reads);
         }
@@ -377,7 +469,8 @@ static void sleep_for(struct pgd_reads *reads, const struct pgd_read *read, uint
         return;
     }
     pthread_mutex_lock(&reads->lock);
-    if (reads->ring != NULL && !reads->is_reaping) {
+    submit(reads); /* what is only queued would never come */
+    if (reads->ring != NULL && !is_reaping(reads)) {
         reap(reads, read, sleep_ns);
     } else if (is_pending(read)) {
         reads->waiters++;

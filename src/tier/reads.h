@@ -1,6 +1,6 @@
 /* tier/reads.h - reads of one file in flight, by a queue of the kernel or by a few threads. Inside of tier/flash.
  *
- * Locking. `lock` guards the queue of the threads, the ring and everything of a ticket that is in flight but its state;
+ * Locking. `lock` guards the queue, the ring and everything of a ticket that is in flight but its state;
  * it is never held while something is waited for. A state is published with release and read with acquire.
  *
  * With a ring nobody is in charge of its completions: whoever polls or waits takes what is ready. Of several waiters
@@ -34,13 +34,13 @@ struct pgd_reads {
     struct pgd_file *file;
     struct pagoda_clock clock;
     struct pgd_read *tickets; /* [ticket_count] */
-    uint32_t *queue;          /* [ticket_count] tickets for the threads: a circle */
+    uint32_t *queue;          /* [ticket_count] tickets to be handed to the ring or taken by a thread: a circle */
     uint32_t ticket_count;
     uint32_t queue_first;
     uint32_t queue_length;
     uint32_t waiters;
     uint32_t thread_count;
-    bool is_reaping;
+    _Atomic bool is_reaping; /* atomic only for those that look before they take the lock */
     bool is_stopping;
     _Atomic bool *direct;
     uint64_t throttle_bytes_per_second;
@@ -64,8 +64,9 @@ void pgd_reads_close(struct pgd_reads *reads); /* waits for what is in flight */
 /* Memory of the queue or the threads beside struct pgd_reads and its arrays. */
 uint64_t pgd_reads_bytes(uint32_t ticket_count, bool uses_ring);
 
-/* As the functions of tier/flash.h. */
+/* As the functions of tier/flash.h: begin is pgd_flash_queue. */
 void pgd_reads_begin(struct pgd_reads *reads, uint32_t ticket, uint64_t offset, uint64_t bytes, void *into);
+void pgd_reads_submit(struct pgd_reads *reads);
 enum pgd_flash_read_state pgd_reads_poll(struct pgd_reads *reads, uint32_t ticket);
 enum pgd_flash_read_state pgd_reads_wait(struct pgd_reads *reads, uint32_t ticket, uint64_t deadline_ns);
 

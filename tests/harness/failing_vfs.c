@@ -192,17 +192,39 @@ static int failing_ring_open(void *user, struct pgd_file *file, uint32_t depth, 
     return number;
 }
 
-static int failing_ring_read(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offset, void *buffer,
+static bool failing_ring_add(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offset, void *buffer,
                              size_t bytes)
 {
     struct failing_vfs *const disk = user;
-    const int number = verdict_whole(disk, FAILING_RING_READ);
-    if (number != 0) {
-        return number;
+    (void) ring;
+    if (verdict_whole(disk, FAILING_RING_ADD) != 0 || disk->added_count == FAILING_TAGS) {
+        return false;
     }
-    disk->into[tag] = buffer;
+    disk->added[disk->added_count++] = (struct failing_read) {tag, offset, buffer, bytes};
+    return true;
+}
+
+/* What is not to be taken never comes to the real ring. */
+static int failing_ring_submit(void *user, struct pgd_ring *ring, uint32_t *taken)
+{
+    struct failing_vfs *const disk = user;
+    int number = verdict(disk, FAILING_RING_SUBMIT);
+    if (number == FAILING_CROWDED) {
+        number = pgd_os_vfs()->ring_ready(NULL, ring) ? EBUSY : 0;
+    }
+    const uint32_t count = number == FAILING_SHORT ? disk->added_count / 2 : number > 0 ? 0 : disk->added_count;
+    disk->added_count = 0;
+    *taken = 0;
+    if (count == 0) {
+        return number > 0 ? number : 0;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const struct failing_read *const read = &disk->added[i];
+        disk->into[read->tag] = read->buffer;
+        (void) pgd_os_vfs()->ring_add(NULL, ring, read->tag, read->offset, read->buffer, read->bytes);
+    }
     begin_delay(disk);
-    return pgd_os_vfs()->ring_read(NULL, ring, tag, offset, buffer, bytes);
+    return pgd_os_vfs()->ring_submit(NULL, ring, taken);
 }
 
 static bool failing_ring_ready(void *user, const struct pgd_ring *ring)
@@ -260,7 +282,8 @@ void failing_vfs_init(struct failing_vfs *disk)
     disk->vfs.truncate = failing_truncate;
     disk->vfs.free_bytes = failing_free_bytes;
     disk->vfs.ring_open = failing_ring_open;
-    disk->vfs.ring_read = failing_ring_read;
+    disk->vfs.ring_add = failing_ring_add;
+    disk->vfs.ring_submit = failing_ring_submit;
     disk->vfs.ring_ready = failing_ring_ready;
     disk->vfs.ring_take = failing_ring_take;
     disk->vfs.ring_wait = failing_ring_wait;

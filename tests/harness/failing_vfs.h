@@ -27,7 +27,8 @@ enum failing_call {
     FAILING_TRUNCATE,
     FAILING_FREE_BYTES,
     FAILING_RING_OPEN,
-    FAILING_RING_READ, /* giving a read to a ring */
+    FAILING_RING_ADD,    /* the queue of a ring is full, whatever the number says */
+    FAILING_RING_SUBMIT, /* handing out what was added; FAILING_SHORT: half of it is taken */
     FAILING_CALLS
 };
 
@@ -37,7 +38,18 @@ enum failing_call {
 /* In place of an errno, for FAILING_READ: it succeeds, but one bit in the middle is not what was written. */
 #define FAILING_ROT (-2)
 
+/* In place of an errno, for FAILING_RING_SUBMIT: EBUSY, for as long as there are answers to be taken. */
+#define FAILING_CROWDED (-3)
+
 #define FAILING_TAGS 1024
+
+/* A read added to a ring. */
+struct failing_read {
+    uint32_t tag;
+    uint64_t offset;
+    unsigned char *buffer;
+    size_t bytes;
+};
 
 struct failing_vfs {
     struct pgd_vfs vfs; /* hand out &disk.vfs */
@@ -55,6 +67,8 @@ struct failing_vfs {
     _Atomic uint64_t read_delay_us;    /* a slow device: no read is done sooner after the latest began */
     _Atomic uint64_t slow_until_ns;    /* private, and what follows */
     unsigned char *into[FAILING_TAGS]; /* of the reads given to a ring */
+    struct failing_read added[FAILING_TAGS];
+    uint32_t added_count;
 };
 
 void failing_vfs_init(struct failing_vfs *disk);

@@ -291,9 +291,9 @@ TEST(a_failure_that_passes_changes_nothing)
     static const struct {
         enum failing_call call;
         int number;
-    } ways[] = {{FAILING_READ, EIO},      {FAILING_READ, FAILING_SHORT},  {FAILING_READ, FAILING_ROT},
-                {FAILING_WRITE, EIO},     {FAILING_WRITE, FAILING_SHORT}, {FAILING_WRITE, EINTR},
-                {FAILING_RING_READ, EIO}, {FAILING_WRITE, ENOSPC}};
+    } ways[] = {{FAILING_READ, EIO},        {FAILING_READ, FAILING_SHORT},  {FAILING_READ, FAILING_ROT},
+                {FAILING_WRITE, EIO},       {FAILING_WRITE, FAILING_SHORT}, {FAILING_WRITE, EINTR},
+                {FAILING_RING_SUBMIT, EIO}, {FAILING_WRITE, ENOSPC}};
     for (size_t way = 0; way < sizeof(ways) / sizeof(ways[0]); way++) {
         for (uint64_t nth = 1; nth < 200; nth = nth * 3 + 1) {
             struct pagoda_layer layers[LAYERS];

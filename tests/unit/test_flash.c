@@ -516,7 +516,7 @@ TEST(threads_stand_in_where_io_uring_is_refused)
     struct rig rig;
     prepare(&rig, &variants[0]);
     rig.options.backend = PGD_FLASH_AUTO;
-    failing_vfs_arm(&rig.disk, FAILING_RING_READ, 1, true, EINVAL); /* set up, but its first read goes wrong */
+    failing_vfs_arm(&rig.disk, FAILING_RING_SUBMIT, 1, true, EINVAL); /* set up, but its first read goes wrong */
     CHECK(start(&rig));
     CHECK_STR(stats_of(&rig).backend, "threads");
     CHECK(stats_of(&rig).reads == 0 && stats_of(&rig).read_errors == 0);
@@ -547,6 +547,65 @@ TEST(one_ticket_and_many)
             free(into);
             stop(&rig);
         }
+    }
+}
+
+/* ---- batches ---- */
+
+/* Queues a read of one block with every ticket; `into` has room for all of them. */
+static void queue_all(struct rig *rig, uint64_t first, unsigned char *into)
+{
+    memset(into, 0, READS * BLOCK);
+    for (uint32_t i = 0; i < READS; i++) {
+        pgd_flash_queue(rig->flash, i, first + (READS - 1 - i) * BLOCK, BLOCK, into + i * BLOCK);
+    }
+}
+
+static void finish_all(struct rig *rig, uint64_t seed, const unsigned char *into)
+{
+    unsigned char *const expected = buffer_of(READS * BLOCK);
+    fill(expected, READS * BLOCK, seed);
+    for (uint32_t i = 0; i < READS; i++) {
+        CHECK_EQ_INT(pgd_flash_wait(rig->flash, i, 0), PGD_FLASH_DONE);
+        CHECK_MEM(into + i * BLOCK, expected + (READS - 1 - i) * BLOCK, BLOCK);
+        pgd_flash_finish(rig->flash, i);
+    }
+    free(expected);
+}
+
+static void batch(const struct variant *variant)
+{
+    struct rig rig;
+    prepare(&rig, variant);
+    if (!start(&rig)) {
+        return;
+    }
+    const uint64_t offset = must_put(&rig, READS * BLOCK, 1);
+    const uint64_t calls = variant->backend == PGD_FLASH_URING ? 1 : 0;
+    unsigned char *const into = buffer_of(READS * BLOCK);
+    failing_vfs_arm(&rig.disk, FAILING_RING_SUBMIT, 0, false, 0);
+    queue_all(&rig, offset, into);
+    CHECK_EQ_U64(rig.disk.calls[FAILING_RING_SUBMIT] + rig.disk.calls[FAILING_READ], 0);
+    CHECK_EQ_INT(pgd_flash_poll(rig.flash, 0), PGD_FLASH_PENDING);
+    pgd_flash_submit(rig.flash);
+    pgd_flash_submit(rig.flash); /* nothing is left to be handed out */
+    CHECK_EQ_U64(rig.disk.calls[FAILING_RING_SUBMIT], calls);
+    finish_all(&rig, 1, into);
+    queue_all(&rig, offset, into);
+    finish_all(&rig, 1, into); /* to wait is to submit */
+    CHECK_EQ_U64(rig.disk.calls[FAILING_RING_SUBMIT], 2 * calls);
+    const struct pgd_flash_stats stats = stats_of(&rig);
+    CHECK(stats.reads == 2 * READS && stats.bytes_read == 2 * READS * BLOCK);
+    CHECK(stats.retries == 0 && stats.read_errors == 0);
+    queue_all(&rig, offset, into); /* close does not wait in vain */
+    stop(&rig);
+    free(into);
+}
+
+TEST(a_batch_is_handed_out_by_one_call)
+{
+    for (size_t i = 0; i < VARIANTS; i++) {
+        batch(&variants[i]);
     }
 }
 

@@ -98,8 +98,8 @@ static bool is_absorbed(const struct fault *fault)
     const bool is_transfer = fault->call == FAILING_READ || fault->call == FAILING_WRITE;
     const bool is_harmless = fault->number == EINTR || fault->number == FAILING_SHORT;
     return !fault->sticky &&
-           (fault->call == FAILING_READ || fault->call == FAILING_RING_READ || fault->call == FAILING_TRUNCATE ||
-            fault->call == FAILING_PUNCH || (is_transfer && is_harmless));
+           (fault->call == FAILING_READ || fault->call == FAILING_RING_ADD || fault->call == FAILING_RING_SUBMIT ||
+            fault->call == FAILING_TRUNCATE || fault->call == FAILING_PUNCH || (is_transfer && is_harmless));
 }
 
 /* One telling with failure number `nth`; false when it did not come to that any more. */
@@ -125,8 +125,9 @@ static bool tell_with(const struct variant *variant, const struct fault *fault, 
 
 static uint64_t sweep(const struct variant *variant, const int *numbers, size_t number_count)
 {
-    static const enum failing_call calls[] = {FAILING_READ,     FAILING_WRITE,      FAILING_SETTLE,   FAILING_PUNCH,
-                                              FAILING_TRUNCATE, FAILING_FREE_BYTES, FAILING_RING_READ};
+    static const enum failing_call calls[] = {FAILING_READ,     FAILING_WRITE,      FAILING_SETTLE,
+                                              FAILING_PUNCH,    FAILING_TRUNCATE,   FAILING_FREE_BYTES,
+                                              FAILING_RING_ADD, FAILING_RING_SUBMIT};
     uint64_t faults = 0;
     for (size_t c = 0; c < sizeof calls / sizeof calls[0]; c++) {
         for (size_t n = 0; n < number_count; n++) {
@@ -216,6 +217,132 @@ TEST(direct_transfers_that_are_refused_go_through_the_page_cache)
             stop(&rig);
         }
     }
+}
+
+/* ---- batches that are not taken, or not whole ---- */
+
+struct refusal {
+    const char *what;
+    enum failing_call call;
+    uint64_t nth;
+    bool sticky;
+    int number;
+    uint64_t submits; /* calls that it takes in all */
+    uint64_t retries;
+    uint32_t failed; /* reads, the last ones */
+    int told;        /* errno that they are explained by */
+};
+
+static const struct refusal refusals[] = {
+    {"half is taken, once", FAILING_RING_SUBMIT, 1, false, FAILING_SHORT, 2, 0, 0, 0},
+    {"half is taken, always", FAILING_RING_SUBMIT, 1, true, FAILING_SHORT, 3 + 103, 102, 1, EAGAIN},
+    {"interrupted once", FAILING_RING_SUBMIT, 1, false, EINTR, 2, 1, 0, 0},
+    {"interrupted always", FAILING_RING_SUBMIT, 1, true, EINTR, 103, 102, READS, EINTR},
+    {"no memory for it once", FAILING_RING_SUBMIT, 1, false, EAGAIN, 2, 1, 0, 0},
+    {"no memory for it ever", FAILING_RING_SUBMIT, 1, true, EAGAIN, 103, 102, READS, EAGAIN},
+    {"busy once", FAILING_RING_SUBMIT, 1, false, EBUSY, 2, 1, 0, 0},
+    {"busy always", FAILING_RING_SUBMIT, 1, true, EBUSY, 103, 102, READS, EBUSY},
+    {"an error once", FAILING_RING_SUBMIT, 1, false, EBADF, 2, 1, 0, 0},
+    {"an error for good", FAILING_RING_SUBMIT, 1, true, EBADF, 3, 2, READS, EBADF},
+    {"full from the start, once", FAILING_RING_ADD, 1, false, EIO, 1, 1, 0, 0},
+    {"full after three", FAILING_RING_ADD, 4, false, EIO, 2, 0, 0, 0},
+    {"full always", FAILING_RING_ADD, 1, true, EIO, 0, 102, READS, EAGAIN},
+    {"full for good after three", FAILING_RING_ADD, 4, true, EIO, 1, 102, READS - 3, EAGAIN},
+};
+
+static void queue_all(struct rig *rig, uint64_t offset, unsigned char *into)
+{
+    memset(into, 0, READS * BLOCK);
+    for (uint32_t i = 0; i < READS; i++) {
+        pgd_flash_queue(rig->flash, i, offset + i * BLOCK, BLOCK, into + i * BLOCK);
+    }
+}
+
+/* The first reads come, `failed` others do not, and say why. */
+static void finish_all(struct rig *rig, const unsigned char *into, const unsigned char *expected, uint32_t failed,
+                       int told)
+{
+    for (uint32_t i = 0; i < READS; i++) {
+        const enum pgd_flash_read_state state = pgd_flash_wait(rig->flash, i, 0);
+        if (i < READS - failed) {
+            CHECK_EQ_INT(state, PGD_FLASH_DONE);
+            CHECK_MEM(into + i * BLOCK, expected + i * BLOCK, BLOCK);
+        } else {
+            struct pagoda_error error = {PAGODA_OK, ""};
+            CHECK_EQ_INT(state, PGD_FLASH_FAILED);
+            CHECK_EQ_INT(pgd_flash_explain(rig->flash, i, &error), PAGODA_IO);
+            CHECK(strstr(error.message, strerror(told)) != NULL);
+        }
+        pgd_flash_finish(rig->flash, i);
+    }
+}
+
+static void refuse(struct rig *rig, const struct refusal *refusal, uint64_t offset, const unsigned char *expected)
+{
+    unsigned char *const into = buffer_of(READS * BLOCK);
+    const struct pgd_flash_stats before = stats_of(rig);
+    failing_vfs_arm(&rig->disk, refusal->call, refusal->nth, refusal->sticky, refusal->number);
+    queue_all(rig, offset, into);
+    pgd_flash_submit(rig->flash);
+    if (rig->disk.calls[FAILING_RING_SUBMIT] != refusal->submits ||
+        stats_of(rig).retries != before.retries + refusal->retries) {
+        fprintf(stderr, "%s: %llu calls, %llu retries\n", refusal->what,
+                (unsigned long long) rig->disk.calls[FAILING_RING_SUBMIT],
+                (unsigned long long) (stats_of(rig).retries - before.retries));
+    }
+    CHECK_EQ_U64(rig->disk.calls[FAILING_RING_SUBMIT], refusal->submits);
+    CHECK_EQ_U64(stats_of(rig).retries, before.retries + refusal->retries);
+    finish_all(rig, into, expected, refusal->failed, refusal->told);
+    CHECK_EQ_U64(stats_of(rig).read_errors, before.read_errors + refusal->failed);
+    CHECK_EQ_U64(stats_of(rig).bytes_read, before.bytes_read + (READS - refusal->failed) * BLOCK);
+    failing_vfs_arm(&rig->disk, FAILING_READ, 0, false, 0);
+    queue_all(rig, offset, into); /* none of them is left over in the ring */
+    finish_all(rig, into, expected, 0, 0);
+    CHECK_EQ_U64(rig->disk.calls[FAILING_READ], READS);
+    free(into);
+}
+
+TEST(a_batch_that_is_refused_or_taken_in_part)
+{
+    for (size_t v = 0; v < 2; v++) {
+        struct rig rig;
+        prepare(&rig, &variants[v]);
+        if (!start(&rig)) {
+            continue;
+        }
+        unsigned char *const expected = buffer_of(READS * BLOCK);
+        fill(expected, READS * BLOCK, 5);
+        const uint64_t offset = must_put(&rig, READS * BLOCK, 5);
+        for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
+            refuse(&rig, &refusals[i], offset, expected);
+        }
+        free(expected);
+        stop(&rig);
+    }
+}
+
+/* Nobody polls or waits: whoever submits must take the answers. */
+TEST(a_kernel_that_wants_its_answers_taken_first)
+{
+    struct rig rig;
+    prepare(&rig, &variants[1]);
+    if (!start(&rig)) {
+        return;
+    }
+    unsigned char *const into = buffer_of(READS * BLOCK);
+    unsigned char *const expected = buffer_of(READS * BLOCK);
+    fill(expected, READS * BLOCK, 5);
+    const uint64_t offset = must_put(&rig, READS * BLOCK, 5);
+    failing_vfs_arm(&rig.disk, FAILING_RING_SUBMIT, 2, true, FAILING_CROWDED);
+    for (uint32_t i = 0; i < READS; i++) {
+        pgd_flash_read(rig.flash, i, offset + i * BLOCK, BLOCK, into + i * BLOCK);
+        (void) usleep(2000); /* the answer is there */
+    }
+    CHECK(rig.disk.calls[FAILING_RING_SUBMIT] > READS);
+    finish_all(&rig, into, expected, 0, 0);
+    free(into);
+    free(expected);
+    stop(&rig);
 }
 
 /* Telling that is the reader's part, by checksums: the tier passes on what the device says. */

@@ -722,15 +722,21 @@ TEST(a_ring_reads_what_was_written)
         memset(written[i], 'a' + i, BYTES);
         CHECK_EQ_INT(vfs->write_once(vfs->user, file, (uint64_t) i * BYTES, written[i], BYTES), BYTES);
     }
+    uint32_t given = 7;
     CHECK(!vfs->ring_ready(vfs->user, ring));
+    CHECK_EQ_INT(vfs->ring_submit(vfs->user, ring, &given), 0); /* of nothing */
+    CHECK_EQ_INT(given, 0);
     const double began = pgd_os_seconds();
     vfs->ring_wait(vfs->user, ring, 20000000); /* nothing will come: it ends by the time */
     CHECK(pgd_os_seconds() - began >= 0.019);
     for (int round = 0; round < 100; round++) {
         memset(read, 0, sizeof read);
         for (uint32_t i = 0; i < DEPTH; i++) {
-            CHECK_EQ_INT(vfs->ring_read(vfs->user, ring, i, i * BYTES, read[i], BYTES), 0);
+            CHECK(vfs->ring_add(vfs->user, ring, i, i * BYTES, read[i], BYTES));
         }
+        CHECK(!vfs->ring_add(vfs->user, ring, 9, 0, read[0], BYTES)); /* full */
+        CHECK_EQ_INT(vfs->ring_submit(vfs->user, ring, &given), 0);
+        CHECK_EQ_INT(given, DEPTH);
         for (uint32_t taken = 0; taken < DEPTH;) {
             struct pgd_ring_done done;
             vfs->ring_wait(vfs->user, ring, 1000000000);
@@ -741,12 +747,59 @@ TEST(a_ring_reads_what_was_written)
             }
         }
     }
-    CHECK_EQ_INT(vfs->ring_read(vfs->user, ring, 7, (uint64_t) DEPTH * BYTES - 10, read[0], BYTES), 0);
+    CHECK(vfs->ring_add(vfs->user, ring, 7, (uint64_t) DEPTH * BYTES - 10, read[0], BYTES));
+    CHECK_EQ_INT(vfs->ring_submit(vfs->user, ring, &given), 0);
     vfs->ring_wait(vfs->user, ring, 1000000000);
     struct pgd_ring_done done;
     CHECK(vfs->ring_take(vfs->user, ring, &done) && done.tag == 7 && done.result == 10);
     vfs->ring_close(vfs->user, ring);
     vfs->ring_close(vfs->user, NULL);
+    vfs->close(vfs->user, file);
+    remove_root();
+}
+
+/* The kernel stops at an entry that it cannot even prepare: one with a buffer that no process has. */
+TEST(a_ring_forgets_what_the_kernel_did_not_take)
+{
+    enum { DEPTH = 4, BYTES = 100 };
+    make_root();
+    const struct pgd_vfs *const vfs = pgd_os_vfs();
+    int descriptor;
+    struct pgd_file *const file = open_scratch(&descriptor);
+    struct pgd_ring *ring = NULL;
+    if (vfs->ring_open(vfs->user, file, DEPTH, &ring) != 0) {
+        vfs->close(vfs->user, file);
+        remove_root();
+        SKIP("there is no io_uring");
+    }
+    char written[BYTES];
+    char read[DEPTH][BYTES];
+    memset(written, 'w', BYTES);
+    CHECK_EQ_INT(vfs->write_once(vfs->user, file, 0, written, BYTES), BYTES);
+    for (uint32_t round = 0; round < 50; round++) {
+        const uint32_t bad = round % (DEPTH + 1); /* DEPTH: none */
+        void *const nowhere = (void *) (UINTPTR_MAX - 8191);
+        uint32_t taken = 0;
+        uint32_t seen = 0;
+        memset(read, 0, sizeof read);
+        for (uint32_t i = 0; i < DEPTH; i++) {
+            CHECK(vfs->ring_add(vfs->user, ring, i, 0, i == bad ? nowhere : read[i], BYTES));
+        }
+        CHECK_EQ_INT(vfs->ring_submit(vfs->user, ring, &taken), 0);
+        CHECK(taken == DEPTH || taken == bad + 1); /* a kernel may also go on */
+        while (seen < taken) {
+            struct pgd_ring_done done;
+            vfs->ring_wait(vfs->user, ring, 1000000000);
+            while (vfs->ring_take(vfs->user, ring, &done)) {
+                CHECK(done.tag < taken);
+                CHECK_EQ_INT(done.result, done.tag == bad ? -EFAULT : BYTES);
+                CHECK(done.tag == bad || memcmp(read[done.tag], written, BYTES) == 0);
+                seen++;
+            }
+        }
+        CHECK(!vfs->ring_ready(vfs->user, ring));
+    }
+    vfs->ring_close(vfs->user, ring);
     vfs->close(vfs->user, file);
     remove_root();
 }
