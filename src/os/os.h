@@ -65,7 +65,7 @@ struct pgd_vfs {
     int (*free_bytes)(void *user, struct pgd_file *file, uint64_t *bytes);
 
     /* A queue of reads that the kernel works off (io_uring); see struct pgd_ring_done. ENOSYS and EPERM where there
-     * is none. One thread at a time adds, submits or takes; any may wait meanwhile or ask whether something is ready. */
+     * is none. One thread at a time adds, submits or takes; any may wait meanwhile or ask if something is ready. */
     int (*ring_open)(void *user, struct pgd_file *file, uint32_t depth, struct pgd_ring **ring);
     /* Adds a read to those that ring_submit hands out next. False: there is no room for it before that. */
     bool (*ring_add)(void *user, struct pgd_ring *ring, uint32_t tag, uint64_t offset, void *buffer, size_t bytes);

@@ -17,8 +17,8 @@
  *
  * Promises
  *   No memory is allocated between open and close, and none but pgd_flash_table_bytes at open.
- *   queue and submit neither block nor allocate. A DONE read has all its bytes, exactly as they were written by the device's
- *   account; telling a device that lies is the reader's part (checksums).
+ *   queue and submit neither block nor allocate. A DONE read has all its bytes, exactly as they were written by the
+ *   device's account; telling a device that lies is the reader's part (checksums).
  *   The file is never larger than bytes_max, leaves reserve_bytes of the file system free at the time of every write,
  *   and no more than write_budget_bytes are ever written.
  * Ownership: buffers are the caller's, `from` until write returns, `into` from queue until finish.
