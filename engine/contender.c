@@ -30,12 +30,23 @@ static enum pagoda_status decode(struct pgd_contender *contender, const int32_t 
                                     : pgd_bridge_decode(contender->bridge, tokens, count, 1, error);
 }
 
-static enum pagoda_status feed(struct pgd_contender *contender, const int32_t *tokens, uint64_t count, uint32_t piece,
+/* Of the next `wanted` tokens, as many as go in at once. Where there is no room at all, decoding says why. */
+static uint32_t next_piece(const struct pgd_contender *contender, uint64_t wanted, uint32_t most)
+{
+    const uint32_t piece = (uint32_t) pgd_min_u64(wanted, most);
+    const uint32_t room =
+        contender->stock != NULL ? piece : pagoda_cache_room(pgd_bridge_cache(contender->bridge), piece);
+    return room == 0 ? piece : room;
+}
+
+static enum pagoda_status feed(struct pgd_contender *contender, const int32_t *tokens, uint64_t count, uint32_t most,
                                struct pagoda_error *error)
 {
     enum pagoda_status status = PAGODA_OK;
+    uint32_t piece = 0;
     for (uint64_t at = 0; at < count && status == PAGODA_OK; at += piece) {
-        status = decode(contender, tokens + at, (uint32_t) pgd_min_u64(piece, count - at), error);
+        piece = next_piece(contender, count - at, most);
+        status = decode(contender, tokens + at, piece, error);
     }
     return status;
 }

@@ -109,7 +109,8 @@ struct pagoda_cache_options {
     const struct pagoda_layer *layers;
     uint32_t layer_count;
     uint32_t page_tokens;          /* a multiple of 16 up to PAGODA_PAGE_TOKENS_MAX; default 16 */
-    uint32_t batch_tokens;         /* most tokens in one batch; default 256 */
+    uint32_t batch_tokens;         /* most tokens in one batch; default 256. Where memory is tight it may have fewer:
+                                    * pagoda_cache_room */
     uint32_t threads_max;          /* most threads in a team; default 1 */
     uint64_t budget_bytes;         /* the hard budget */
     uint64_t tokens_max;           /* most tokens held at once; 0: as many as the budget holds */
@@ -120,7 +121,8 @@ struct pagoda_cache_options {
                                     * larger than `codec`. The default, f16, stands for `codec`: no re-encoding.
                                     * From f16 to less than k8v4, pages go by way of k8v4 */
     uint32_t exact_first;          /* tokens at the start that are never re-encoded; default 16 */
-    uint32_t exact_recent;         /* latest tokens that are never re-encoded; default 128 */
+    uint32_t exact_recent;         /* latest tokens that are never re-encoded; default 128. With SPILL, in a budget that
+                                    * would not hold tokens_max tokens otherwise, as few as 16 */
     enum pagoda_on_full on_full;
     struct pagoda_policy policy;       /* with PAGODA_ON_FULL_SPILL: who goes first once flash is full too */
     struct pagoda_flash_options flash; /* for PAGODA_ON_FULL_SPILL */

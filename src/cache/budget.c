@@ -32,9 +32,10 @@ static uint32_t slabs_in(const struct pagoda_cache *cache, uint64_t bytes)
 /* ---- the floor ---- */
 
 /* Counts the frames of a block that stays and may move, as small as they can be made. */
-static void add_staying_frames(const struct pagoda_cache *cache, uint32_t index, uint64_t *frames)
+static void add_staying_frames(const struct pagoda_cache *cache, uint32_t index, uint64_t end_position,
+                               uint64_t *frames)
 {
-    const bool shrinks = pgd_cache_may_shrink(cache, index, cache->position);
+    const bool shrinks = pgd_cache_may_shrink(cache, index, end_position);
     const uint32_t rung = shrinks ? cache->rung_count - 1 : pgd_table_codec(cache->table, index);
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
         if (pgd_page_has_frame(pgd_table_page(cache->table, index, layer))) {
@@ -43,9 +44,9 @@ static void add_staying_frames(const struct pagoda_cache *cache, uint32_t index,
     }
 }
 
-/* Slabs that surely hold what is left when all that may leave has left, and `count` more tokens. Where text is kept,
- * pages still may leave for flash. */
-static uint64_t floor_slabs(const struct pagoda_cache *cache, uint32_t count, bool keeps_text)
+/* Slabs that surely hold what is left when all that may leave once the sequence ends at `end_position` has left, and
+ * `count` more tokens. Where text is kept, pages still may leave for flash. */
+static uint64_t floor_slabs(const struct pagoda_cache *cache, uint32_t count, uint64_t end_position, bool keeps_text)
 {
     uint64_t frames[PGD_POOL_CLASSES_MAX] = {0};
     uint32_t needs[PGD_POOL_CLASSES_MAX];
@@ -54,11 +55,10 @@ static uint64_t floor_slabs(const struct pagoda_cache *cache, uint32_t count, bo
         pgd_cache_policy_block(cache, index, &block);
         const bool drops =
             !keeps_text && cache->on_full != PAGODA_ON_FULL_STOP && pgd_policy_may_leave(&cache->policy, &block);
-        const bool spills =
-            cache->on_full == PAGODA_ON_FULL_SPILL && pgd_cache_may_shrink(cache, index, cache->position);
+        const bool spills = cache->on_full == PAGODA_ON_FULL_SPILL && pgd_cache_may_shrink(cache, index, end_position);
         const bool leaves = drops || spills;
         if (!leaves && !block.pinned && !block.open) {
-            add_staying_frames(cache, index, frames);
+            add_staying_frames(cache, index, end_position, frames);
         }
     }
     pgd_cache_mark_fixed(cache);
@@ -75,7 +75,8 @@ static uint64_t floor_slabs(const struct pagoda_cache *cache, uint32_t count, bo
 static uint64_t least_budget(const struct pagoda_cache *cache, bool keeps_text)
 {
     const uint64_t tail_room = (cache->page_tokens - cache->position % cache->page_tokens) % cache->page_tokens;
-    const uint64_t slabs = floor_slabs(cache, (uint32_t) tail_room + 1, keeps_text); /* a page in each layer */
+    const uint32_t count = (uint32_t) tail_room + 1; /* a page in each layer */
+    const uint64_t slabs = floor_slabs(cache, count, cache->position, keeps_text);
     return pgd_min_u64(fixed_bytes(cache) + slabs * pgd_pool_slab_bytes(cache->pool), cache->ledger.budget_bytes);
 }
 
@@ -91,7 +92,8 @@ uint64_t pgd_cache_text_floor(const struct pagoda_cache *cache)
 
 uint32_t pgd_cache_certain_room(const struct pagoda_cache *cache, uint32_t wanted)
 {
-    while (wanted > 0 && floor_slabs(cache, wanted, false) > pgd_pool_slab_limit(cache->pool)) {
+    while (wanted > 0 &&
+           floor_slabs(cache, wanted, cache->position + wanted, false) > pgd_pool_slab_limit(cache->pool)) {
         wanted /= 2;
     }
     return wanted;

@@ -7,7 +7,6 @@
  *   batch.c    begin, end, abort, rollback            plan.c    the batch's chunks and rotations
  *   ingest.c   rows into pages                        attend.c, gather.c, rows.c  the walk over pages
  *   pin.c      pins and policy                        account.c the numbers
- *   pin.c      pins and policy                        account.c the numbers
  *   draws.h    what single tokens draw on
  *
  * Invariants (asserted where they could break)
@@ -37,6 +36,7 @@
 #define PGD_SHIFTS_MAX 64u           /* position gaps that are closed apart from each other */
 #define PGD_RUNGS_MAX 3u             /* codecs that one cache uses: f16, and up to two smaller ones */
 #define PGD_RUNS_MAX 64u             /* runs of blocks in one codec that a sequence may have */
+#define PGD_THRIFT_LEVELS 6u         /* sizes.c: from plenty to as tight as can be */
 #define PGD_ROWS_MAX 96u             /* query rows that one work item takes at most */
 #define PGD_BLOCKS_MAX (1u << 27)
 
@@ -119,12 +119,16 @@ struct pagoda_cache {
     uint32_t page_tokens;
     uint32_t page_cells;
     uint32_t batch_tokens;
+    uint32_t batch_most; /* of these, what a batch may have where memory is tight */
     uint32_t threads_max;
     uint64_t tokens_max;
     uint64_t close_gaps_at;
     uint64_t rollback_tokens;
     uint32_t exact_first;
-    uint32_t exact_recent;
+    uint32_t recent_wanted;                        /* by the options: at most so many of the latest tokens ... */
+    uint32_t exact_recent;                         /* ... and these are exact, those that may be taken back included */
+    uint32_t shifts_max;                           /* up to PGD_SHIFTS_MAX */
+    uint32_t runs_max;                             /* up to PGD_RUNS_MAX */
     const struct pgd_codec *codecs[PGD_RUNGS_MAX]; /* f16 first, smaller ones behind it */
     enum pagoda_codec codec_ids[PGD_RUNGS_MAX];
     uint32_t rung_count;
@@ -215,6 +219,10 @@ void pgd_cache_policy_block(const void *cache, uint32_t index, struct pgd_policy
 /* Codecs, cell and page sizes of every layer, and the frame classes that they make, into class_bytes. Errors: LIMIT. */
 PGD_MUST_CHECK enum pagoda_status pgd_cache_size_layers(struct pagoda_cache *cache, uint64_t *class_bytes,
                                                         struct pagoda_error *error);
+
+/* Before anything is laid out: how much is set aside for what is not text, from 0 (plenty) to PGD_THRIFT_LEVELS - 1.
+ * Without a flash tier only level 0 makes sense. */
+void pgd_cache_set_thrift(struct pagoda_cache *cache, uint32_t level);
 
 /* The most blocks that can ever be held, whatever the budget. */
 uint64_t pgd_cache_blocks_limit(const struct pagoda_cache *cache);

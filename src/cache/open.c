@@ -19,6 +19,7 @@
 #include "policy/policy.h"
 
 #define DEFAULT_RECALL 0.95
+#define WORTH_PART 16u /* one part in so many is a good part more text */
 
 /* ---- options ---- */
 
@@ -238,8 +239,8 @@ static void lay_out_worker(const struct pagoda_cache *cache, struct pgd_carver *
 /* Chunks, partial results and the threads' working memory, for a table of `blocks` blocks. */
 static void lay_out_staging(struct pagoda_cache *cache, struct pgd_carver *carver, uint64_t blocks)
 {
-    uint64_t chunks = pgd_div_up_u64(blocks * cache->page_tokens, PGD_CHUNK_TOKENS) + PGD_SHIFTS_MAX + 2;
-    chunks += cache->rung_count > 1 ? PGD_RUNS_MAX : 0;
+    uint64_t chunks = pgd_div_up_u64(blocks * cache->page_tokens, PGD_CHUNK_TOKENS) + cache->shifts_max + 2;
+    chunks += cache->rung_count > 1 ? cache->runs_max : 0;
     const uint64_t slots = cache->spill == NULL ? chunks : 3 * chunks; /* selected pages and stand-ins have theirs */
     uint64_t floats = 0;
     uint64_t cell_floats = 0;
@@ -249,7 +250,8 @@ static void lay_out_staging(struct pagoda_cache *cache, struct pgd_carver *carve
         cell_floats = pgd_max_u64(cell_floats, (uint64_t) PGD_LANES * (shape->key_size + shape->value_size));
     }
     struct pgd_plan_chunk *plan = pgd_carve(carver, chunks * sizeof(*plan));
-    float *partials = pgd_carve(carver, slots * floats * sizeof(*partials));
+    const uint64_t shared = cache->spill == NULL ? 0 : pgd_spill_shared_floats(cache);
+    float *partials = pgd_carve(carver, pgd_max_u64(slots * floats, shared) * sizeof(*partials));
     float *cell_rows = pgd_carve(carver, cache->rung_count > 1 ? cell_floats * sizeof(*cell_rows) : 0);
     struct pgd_worker *workers = pgd_carve(carver, cache->threads_max * sizeof(*workers));
     for (uint32_t i = 0; i < cache->threads_max; i++) {
@@ -267,6 +269,9 @@ static void lay_out_staging(struct pagoda_cache *cache, struct pgd_carver *carve
         cache->partials = partials;
         cache->cell_rows = cell_rows;
         cache->workers = workers;
+    }
+    if (carver->base != NULL && cache->spill != NULL) {
+        pgd_spill_share(cache, partials);
     }
 }
 
@@ -309,12 +314,31 @@ static uint64_t blocks_that_fit(struct pagoda_cache *cache, uint64_t bytes, cons
     return low;
 }
 
-/* The same with a flash tier, which reads as much ahead as costs no block. */
-static uint64_t blocks_with_ahead(struct pagoda_cache *cache, uint64_t bytes, const uint64_t *class_bytes)
+/* The least thrift that makes room for all text that may come; else the least that is worth it: each level more has
+ * to hold a good part more text than those before. */
+static uint64_t blocks_with_thrift(struct pagoda_cache *cache, uint64_t bytes, const uint64_t *class_bytes)
+{
+    const uint64_t limit = pgd_cache_blocks_limit(cache);
+    uint32_t best = 0;
+    uint64_t most = 0;
+    for (uint32_t level = 0; level < PGD_THRIFT_LEVELS && most < limit; level++) {
+        pgd_cache_set_thrift(cache, level);
+        const uint64_t blocks = blocks_that_fit(cache, bytes, class_bytes);
+        if (blocks == limit || blocks > most + most / WORTH_PART) {
+            best = level;
+            most = blocks;
+        }
+    }
+    pgd_cache_set_thrift(cache, best);
+    return most;
+}
+
+/* The most blocks that fit with a flash tier, which reads as much ahead as costs none of them. */
+static uint64_t blocks_with_flash(struct pagoda_cache *cache, uint64_t bytes, const uint64_t *class_bytes)
 {
     uint32_t chunks = PGD_AHEAD_CHUNKS;
     pgd_spill_set_ahead(cache, 0);
-    const uint64_t most = blocks_that_fit(cache, bytes, class_bytes);
+    const uint64_t most = blocks_with_thrift(cache, bytes, class_bytes);
     pgd_spill_set_ahead(cache, chunks);
     while (chunks > 0 && blocks_that_fit(cache, bytes, class_bytes) < most) {
         pgd_spill_set_ahead(cache, --chunks);
@@ -342,7 +366,7 @@ static enum pagoda_status divide(struct pagoda_cache *cache, uint64_t left, stru
         return status;
     }
     const uint64_t blocks =
-        cache->spill == NULL ? blocks_that_fit(cache, left, class_bytes) : blocks_with_ahead(cache, left, class_bytes);
+        cache->spill == NULL ? blocks_that_fit(cache, left, class_bytes) : blocks_with_flash(cache, left, class_bytes);
     if (blocks == 0) {
         return PAGODA_OVER_BUDGET;
     }
@@ -455,7 +479,8 @@ static enum pagoda_status open_base(const struct pagoda_cache_options *options, 
     cache->close_gaps_at = options->close_gaps_at;
     cache->rollback_tokens = options->rollback_tokens;
     cache->exact_first = options->exact_first;
-    cache->exact_recent = (uint32_t) pgd_min_u64(options->exact_recent + options->rollback_tokens, UINT32_MAX);
+    cache->recent_wanted = options->exact_recent;
+    pgd_cache_set_thrift(cache, 0);
     set_rungs(cache, options);
     cache->on_full = options->on_full;
     cache->policy = options->policy;
@@ -494,7 +519,6 @@ enum pagoda_status pagoda_cache_budget_for(const struct pagoda_cache_options *op
     return status;
 }
 
-/* Says what the smallest budget is: one page in each layer. */
 /* Says what the smallest budget is: one page in each layer. */
 static enum pagoda_status fail_over_budget(const struct pagoda_cache_options *options, struct pagoda_error *error)
 {

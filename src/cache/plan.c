@@ -38,7 +38,7 @@ static void fill_rotations(struct pagoda_cache *cache)
     }
 }
 
-/* Finds the distinct shifts, from the last block (which has none) backwards. Past PGD_SHIFTS_MAX - 1 gaps
+/* Finds the distinct shifts, from the last block (which has none) backwards. Past shifts_max - 1 gaps
  * the older ones stay open: order is kept, distances are merely larger. */
 static bool find_shifts(struct pagoda_cache *cache)
 {
@@ -47,7 +47,7 @@ static bool find_shifts(struct pagoda_cache *cache)
     uint64_t shift = 0;
     uint32_t count = 1;
     bool same = true;
-    for (uint32_t index = pgd_table_count(cache->table) - 1; index > 0 && count < PGD_SHIFTS_MAX; index--) {
+    for (uint32_t index = pgd_table_count(cache->table) - 1; index > 0 && count < cache->shifts_max; index--) {
         const uint64_t gap = gap_after(cache, index - 1);
         if (gap > 0) {
             shift += gap;

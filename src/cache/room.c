@@ -294,7 +294,7 @@ bool pgd_cache_evict_one(struct pagoda_cache *cache)
 
 uint32_t pagoda_cache_room(const struct pagoda_cache *cache, uint32_t wanted)
 {
-    wanted = (uint32_t) pgd_min_u64(wanted, cache->batch_tokens);
+    wanted = (uint32_t) pgd_min_u64(wanted, cache->batch_most);
     wanted = (uint32_t) pgd_min_u64(wanted, PGD_POSITION_MAX - cache->position);
     if (fits_now(cache, wanted)) {
         return wanted;
@@ -317,6 +317,11 @@ static enum pagoda_status refuse(const struct pagoda_cache *cache, uint32_t coun
                         "the KV budget is full: %.2f MiB hold %llu tokens and %u more were asked for; raise "
                         "the budget, or let old text go (evict)",
                         budget, (unsigned long long) cache->held_tokens, count);
+    }
+    if (count > cache->batch_most) {
+        return pgd_fail(error, PAGODA_OVER_BUDGET,
+                        "%u tokens do not fit at once: with %.2f MiB for a long text, a batch has at most %u", count,
+                        budget, cache->batch_most);
     }
     const bool never = count > cache->tokens_capacity || cache->held_tokens == 0;
     return pgd_fail(error, never ? PAGODA_OVER_BUDGET : PAGODA_FULL,

@@ -27,7 +27,7 @@ static bool has_runs_left(const struct pagoda_cache *cache)
     for (uint32_t index = 1; index < pgd_table_count(cache->table); index++) {
         runs += pgd_table_codec(cache->table, index) != pgd_table_codec(cache->table, index - 1) ? 1 : 0;
     }
-    return runs + 2 <= PGD_RUNS_MAX;
+    return runs + 2 <= cache->runs_max;
 }
 
 /* Frames of each class that a block's present pages take in another codec. */

@@ -3,7 +3,56 @@
 #include "base/status.h"
 #include "cache/spill.h"
 
-#define SPILL_BATCH_TOKENS 64u
+/* ---- what is set aside ---- */
+
+#define SPILL_BATCH_TOKENS 64u /* room for such batches is kept where that is possible */
+
+/* With a flash tier, text takes little memory but for what is set aside: exact pages of the latest tokens and of the
+ * batch, a group of blocks that waits to be written, working memory. Where a budget would else not hold the whole text,
+ * there is less of these, step by step (open.c tries). Smaller batches read the pages on flash more often while a
+ * prompt is read; with fewer exact tokens, more of the latest text is what the codec makes of it; smaller groups are
+ * more and smaller writes; of more holes in the text than this the oldest are not closed, and with so many runs of
+ * blocks in one codec no more are made. What changes the bytes of a reply, the exact tokens, goes last. */
+static const struct thrift {
+    uint32_t batch_tokens;
+    uint32_t exact_recent;
+    uint32_t group_blocks;
+    uint32_t holes; /* and as many runs of blocks in one codec */
+} thrifts[PGD_THRIFT_LEVELS] = {
+    {PAGODA_BATCH_MAX, UINT32_MAX, PGD_GROUP_BLOCKS, PGD_SHIFTS_MAX}, /* as the options have it */
+    {128, UINT32_MAX, PGD_GROUP_BLOCKS, 32},
+    {64, UINT32_MAX, 8, 16},
+    {32, 64, 8, 16},
+    {32, 32, 8, 16},
+    {16, 16, 4, 16},
+};
+
+/* Tokens in a work item of many rows. */
+static uint32_t item_tokens(const struct pagoda_cache *cache, const struct pagoda_layer *shape)
+{
+    const uint32_t group = shape->query_heads / shape->kv_heads;
+    const uint64_t rows = pgd_min_u64(PGD_ROWS_MAX, pgd_max_u64(16, PGD_ROWS_MAX * 64u / shape->key_size));
+    return (uint32_t) pgd_min_u64(cache->batch_most, pgd_max_u64(1, rows / group));
+}
+
+void pgd_cache_set_thrift(struct pagoda_cache *cache, uint32_t level)
+{
+    const struct thrift *thrift = &thrifts[level];
+    const uint64_t recent = pgd_min_u64(cache->recent_wanted, thrift->exact_recent);
+    cache->batch_most = (uint32_t) pgd_min_u64(cache->batch_tokens, thrift->batch_tokens);
+    cache->exact_recent = (uint32_t) pgd_min_u64(recent + cache->rollback_tokens, UINT32_MAX);
+    cache->shifts_max = thrift->holes;
+    cache->runs_max = thrift->holes;
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        cache->layers[i].item_tokens = item_tokens(cache, &cache->layers[i].shape);
+    }
+    if (cache->spill != NULL) {
+        cache->spill->group_blocks =
+            (uint32_t) pgd_max_u64(1, pgd_min_u64(thrift->group_blocks, PGD_CHUNK_TOKENS / cache->page_tokens));
+    }
+}
+
+/* ---- pages ---- */
 
 /* Index of the class of frames of so many bytes, made if it is new; PGD_POOL_CLASSES_MAX when there is no room. */
 static uint32_t class_of(struct pagoda_cache *cache, uint64_t *class_bytes, uint64_t bytes)
@@ -45,10 +94,6 @@ enum pagoda_status pgd_cache_size_layers(struct pagoda_cache *cache, uint64_t *c
         layer->row_bytes = (uint64_t) (shape->key_size + shape->value_size) * shape->kv_heads * sizeof(uint16_t);
         cache->row_bytes += layer->row_bytes;
         cache->window_widest = (uint32_t) pgd_max_u64(cache->window_widest, shape->window);
-        const uint32_t group = shape->query_heads / shape->kv_heads;
-        const uint32_t rows =
-            (uint32_t) pgd_min_u64(PGD_ROWS_MAX, pgd_max_u64(16, PGD_ROWS_MAX * 64u / shape->key_size));
-        layer->item_tokens = (uint32_t) pgd_max_u64(1, rows / group);
         const enum pagoda_status status = size_pages(cache, layer, class_bytes, error);
         if (status != PAGODA_OK) {
             return status;
@@ -61,7 +106,7 @@ enum pagoda_status pgd_cache_size_layers(struct pagoda_cache *cache, uint64_t *c
  * on both sides. */
 static uint64_t window_blocks(const struct pagoda_cache *cache, const struct pgd_layer *layer)
 {
-    const uint64_t tokens = (uint64_t) layer->shape.window + cache->rollback_tokens + cache->batch_tokens;
+    const uint64_t tokens = (uint64_t) layer->shape.window + cache->rollback_tokens + cache->batch_most;
     return pgd_div_up_u64(tokens, cache->page_tokens) + 1;
 }
 
@@ -87,31 +132,45 @@ uint64_t pgd_cache_blocks_limit(const struct pagoda_cache *cache)
  * pages that stay in memory are worth more than the speed of reading a prompt. */
 static uint64_t least_batch(const struct pagoda_cache *cache)
 {
-    return cache->spill == NULL ? cache->batch_tokens : pgd_min_u64(cache->batch_tokens, SPILL_BATCH_TOKENS);
+    return cache->spill == NULL ? cache->batch_most : pgd_min_u64(cache->batch_most, SPILL_BATCH_TOKENS);
 }
 
-/* Blocks that may be exact at the same time, whatever the pressure: the first, the latest, a batch, ragged ends. */
+/* Blocks that may be exact at the same time, whatever the pressure: the first, the latest, a batch, ragged ends. What a
+ * batch brings is among the latest, and has made others older before it takes frames; without a flash tier there is
+ * room for both all the same, so that batches need not be smaller when it is full. */
 static uint64_t exact_blocks(const struct pagoda_cache *cache)
 {
-    return pgd_div_up_u64(cache->exact_first, cache->page_tokens) +
-           pgd_div_up_u64((uint64_t) cache->exact_recent + least_batch(cache), cache->page_tokens) + 2;
+    const uint64_t batch = least_batch(cache);
+    const uint64_t latest =
+        cache->spill == NULL ? cache->exact_recent + batch : pgd_max_u64(cache->exact_recent, batch);
+    return pgd_div_up_u64(cache->exact_first, cache->page_tokens) + pgd_div_up_u64(latest, cache->page_tokens) + 2;
 }
 
-/* Of `blocks` blocks, those that a layer must have in memory. Window layers hold on to a block as a whole. */
-static uint64_t blocks_in_memory(const struct pagoda_cache *cache, const struct pgd_layer *layer, uint64_t blocks)
+/* Of `blocks` blocks, those that must be in memory with all their pages. Window layers hold on to a block as a
+ * whole. */
+static uint64_t whole_blocks(const struct pagoda_cache *cache, uint64_t blocks)
 {
-    if (layer->shape.window != 0) {
-        return pgd_min_u64(blocks, window_blocks(cache, layer));
-    }
-    if (cache->spill == NULL || cache->spill->all_in_memory) {
-        return blocks;
-    }
     uint64_t least = exact_blocks(cache);
     for (uint32_t i = 0; i < cache->layer_count; i++) {
         least =
             cache->layers[i].shape.window == 0 ? least : pgd_max_u64(least, window_blocks(cache, &cache->layers[i]));
     }
-    return pgd_min_u64(blocks, least + PGD_GROUP_BLOCKS);
+    return pgd_min_u64(blocks, least + cache->spill->group_blocks);
+}
+
+/* Of `blocks` blocks, those that a layer must have in memory. */
+static uint64_t blocks_in_memory(const struct pagoda_cache *cache, const struct pgd_layer *layer, uint64_t blocks)
+{
+    if (layer->shape.window != 0) {
+        return pgd_min_u64(blocks, window_blocks(cache, layer));
+    }
+    return cache->spill == NULL || cache->spill->all_in_memory ? blocks : whole_blocks(cache, blocks);
+}
+
+/* Blocks that have digests: not those whose pages are all in memory, but for one that is about to leave. */
+static uint64_t digested_blocks(const struct pagoda_cache *cache, uint64_t blocks)
+{
+    return cache->spill->all_in_memory ? 1 : blocks - whole_blocks(cache, blocks) + 2;
 }
 
 /* Frames of each class when the sequence has `blocks` blocks, and one block on its way to every smaller codec. */
@@ -129,7 +188,7 @@ static void count_frames(const struct pagoda_cache *cache, uint64_t blocks, uint
         }
     }
     if (cache->spill != NULL) {
-        frames[cache->spill->digest_class] += cache->spill->all_in_memory ? 1 : blocks;
+        frames[cache->spill->digest_class] += digested_blocks(cache, blocks);
     }
 }
 

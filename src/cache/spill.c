@@ -11,8 +11,6 @@
 #define XXH_INLINE_ALL /* all of the library is its header */
 #include <xxhash.h>
 
-#define CHUNK_PAGES_SLACK 2u /* pages of which a chunk sees only a part, at its ends */
-
 /* ---- sizes ---- */
 
 static uint64_t extent_bytes(const struct pagoda_cache *cache, uint32_t layer, uint32_t blocks)
@@ -20,10 +18,10 @@ static uint64_t extent_bytes(const struct pagoda_cache *cache, uint32_t layer, u
     return pgd_round_up_u64(blocks * pgd_spill_page_bytes(cache, layer), PGD_FLASH_ALIGN);
 }
 
-/* Blocks of a group: a chunk's worth of tokens. */
-static uint32_t group_blocks(const struct pagoda_cache *cache)
+/* Pages that a chunk may have cells of: of those at its ends it may see only a part. */
+static uint64_t chunk_pages(const struct pagoda_cache *cache)
 {
-    return (uint32_t) pgd_max_u64(1, pgd_min_u64(PGD_GROUP_BLOCKS, PGD_CHUNK_TOKENS / cache->page_tokens));
+    return (PGD_CHUNK_BLOCKS + 2u * (cache->page_cells - 1)) / cache->page_cells;
 }
 
 enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_bytes, struct pagoda_error *error)
@@ -50,7 +48,6 @@ enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_by
         heads += shape->kv_heads;
         largest = pgd_max_u64(largest, pgd_spill_page_bytes(cache, i));
         smallest = pgd_min_u64(smallest, pgd_spill_page_bytes(cache, i));
-        spill->write_buffer_bytes = pgd_max_u64(spill->write_buffer_bytes, extent_bytes(cache, i, group_blocks(cache)));
     }
     if (spill->growing == 0) {
         return pgd_fail(error, PAGODA_UNSUPPORTED,
@@ -65,8 +62,7 @@ enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_by
     spill->digest_frame_bytes += spill->detail_count * cache->page_cells * spill->detail_bytes;
     spill->digest_class = cache->class_count;
     class_bytes[cache->class_count++] = spill->digest_frame_bytes;
-    const uint64_t chunk_pages = pgd_div_up_u64(PGD_CHUNK_BLOCKS, cache->page_cells) + CHUNK_PAGES_SLACK;
-    spill->chunk_bytes = chunk_pages * (pgd_round_up_u64(largest, PGD_FLASH_ALIGN) + PGD_FLASH_ALIGN);
+    spill->chunk_bytes = chunk_pages(cache) * (pgd_round_up_u64(largest, PGD_FLASH_ALIGN) + PGD_FLASH_ALIGN);
     spill->smallest_page = smallest;
     pgd_spill_set_ahead(cache, PGD_AHEAD_CHUNKS);
     return PAGODA_OK;
@@ -88,11 +84,17 @@ void pgd_spill_set_ahead(struct pagoda_cache *cache, uint32_t chunks)
     spill->tickets = tickets;
 }
 
-/* A piece that starts at a multiple of PGD_FLASH_ALIGN. */
+/* The first multiple of PGD_FLASH_ALIGN from here on. */
+static unsigned char *align(unsigned char *piece)
+{
+    return piece + (PGD_FLASH_ALIGN - (uintptr_t) piece % PGD_FLASH_ALIGN) % PGD_FLASH_ALIGN;
+}
+
+/* A piece that starts at such a multiple. */
 static unsigned char *carve_aligned(struct pgd_carver *carver, uint64_t bytes)
 {
     unsigned char *piece = pgd_carve(carver, bytes + PGD_FLASH_ALIGN);
-    return piece == NULL ? NULL : piece + (PGD_FLASH_ALIGN - (uintptr_t) piece % PGD_FLASH_ALIGN) % PGD_FLASH_ALIGN;
+    return piece == NULL ? NULL : align(piece);
 }
 
 /* The largest of every number that the layers which grow need. */
@@ -132,7 +134,6 @@ void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, ui
     made.groups = pgd_carve(carver, blocks * sizeof(*made.groups));
     made.extents = pgd_carve(carver, blocks * spill->growing * sizeof(*made.extents));
     made.free_groups = pgd_carve(carver, blocks * sizeof(*made.free_groups));
-    made.write_buffer = carve_aligned(carver, spill->write_buffer_bytes);
     for (uint32_t i = 0; i < spill->fetches; i++) {
         struct pgd_fetch *fetch = &made.fetch[i];
         fetch->memory = carve_aligned(carver, fetch->bytes);
@@ -161,16 +162,44 @@ void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, ui
     made.lifts = pgd_carve(carver, cache->layer_count * needs.query_heads * sizeof(*made.lifts));
     made.judged_lifts = pgd_carve(carver, PGD_TRUST_SLOTS * needs.query_heads * sizeof(*made.judged_lifts));
     made.chunk_mass = pgd_carve(carver, PGD_TRUST_SLOTS * needs.query_heads * chunks * sizeof(float));
-    const uint64_t rows = cache->batch_tokens * needs.query_heads;
-    for (uint32_t i = 0; i < 2; i++) {
-        made.streamed[i].max = pgd_carve(carver, rows * sizeof(float));
-        made.streamed[i].sum = pgd_carve(carver, rows * sizeof(float));
-        made.streamed[i].out = pgd_carve(carver, rows * needs.value_size * sizeof(float));
-    }
     if (carver->base != NULL) {
         *spill = made;
         pgd_spill_forget_all(cache);
     }
+}
+
+static uint64_t write_buffer_bytes(const struct pagoda_cache *cache)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        const bool grows = cache->spill->layers[i].grows;
+        most = pgd_max_u64(most, grows ? extent_bytes(cache, i, cache->spill->group_blocks) : 0);
+    }
+    return most;
+}
+
+static uint64_t streamed_rows(const struct pagoda_cache *cache, const struct needs *needs)
+{
+    return cache->batch_most * needs->query_heads;
+}
+
+uint64_t pgd_spill_shared_floats(const struct pagoda_cache *cache)
+{
+    const struct needs needs = find_needs(cache);
+    const uint64_t streamed = 2 * streamed_rows(cache, &needs) * (needs.value_size + 2);
+    return pgd_max_u64(streamed, (write_buffer_bytes(cache) + PGD_FLASH_ALIGN) / sizeof(float));
+}
+
+void pgd_spill_share(struct pagoda_cache *cache, float *memory)
+{
+    struct pgd_spill *spill = cache->spill;
+    const struct needs needs = find_needs(cache);
+    const uint64_t rows = streamed_rows(cache, &needs);
+    for (uint32_t i = 0; i < 2; i++) {
+        float *state = memory + i * rows * (needs.value_size + 2);
+        spill->streamed[i] = (struct pgd_partial) {state, state + rows, state + 2 * rows, NULL};
+    }
+    spill->write_buffer = align((unsigned char *) memory);
 }
 
 /* ---- opening ---- */
@@ -204,7 +233,7 @@ uint64_t pgd_spill_table_bytes(const struct pagoda_cache *cache)
 
 uint64_t pgd_spill_bytes_per_token(const struct pagoda_cache *cache)
 {
-    const uint32_t blocks = group_blocks(cache);
+    const uint32_t blocks = cache->spill->group_blocks;
     uint64_t bytes = 0;
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
         bytes += cache->spill->layers[layer].grows ? extent_bytes(cache, layer, blocks) : 0;
@@ -434,7 +463,7 @@ static bool write_oldest(struct pagoda_cache *cache, uint64_t end_position, uint
         first++;
     }
     uint32_t end = first;
-    while (end < count && end - first < group_blocks(cache) && can_be_written(cache, end, end_position)) {
+    while (end < count && end - first < spill->group_blocks && can_be_written(cache, end, end_position)) {
         end++;
     }
     if (end - first < least || spill->failed) {
@@ -717,7 +746,7 @@ uint32_t pgd_spill_oldest_collapsed(const struct pagoda_cache *cache)
 bool pgd_spill_make_room(struct pagoda_cache *cache, uint64_t end_position)
 {
     /* Whole groups first: what draws attention stays in memory, and runs stay long. */
-    return spill_written_block(cache) || write_oldest(cache, end_position, group_blocks(cache)) ||
+    return spill_written_block(cache) || write_oldest(cache, end_position, cache->spill->group_blocks) ||
            spill_coldest(cache, false) || spill_coldest(cache, true) || write_oldest(cache, end_position, 1);
 }
 
@@ -727,7 +756,7 @@ void pgd_spill_write_behind(struct pagoda_cache *cache, uint32_t count)
     if (spill->spilled_pages == 0) {
         return;
     }
-    (void) write_oldest(cache, cache->position + count, group_blocks(cache));
+    (void) write_oldest(cache, cache->position + count, spill->group_blocks);
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         const struct pgd_spill_block *block = about(cache, index);
         if (block->group != PGD_GROUP_NONE && block->digests == PGD_FRAME_NONE &&

@@ -9,7 +9,7 @@
  *   stream.c   attention for layers with pages on flash
  *   yardstick.c two other ways to choose, for measuring
  *
- * A group is up to PGD_GROUP_BLOCKS neighbouring blocks in one codec that go to flash together: in every layer their
+ * A group is up to group_blocks neighbouring blocks in one codec that go to flash together: in every layer their
  * pages lie side by side in one extent, so that reading a run of them is one read. The extents are given back when
  * the last block of the group is gone. A page's bytes are written once.
  *
@@ -42,7 +42,7 @@
 #include "kernels/digest.h"
 #include "tier/flash.h"
 
-#define PGD_GROUP_BLOCKS 16u
+#define PGD_GROUP_BLOCKS 16u /* fewer where memory is tight (sizes.c) */
 #define PGD_GROUP_NONE UINT32_MAX
 #define PGD_FETCHES 3u
 #define PGD_FETCH_AHEAD 2u  /* the one that is filled for a layer before its turn, and larger than the others */
@@ -143,8 +143,8 @@ struct pgd_spill {
     uint32_t *free_groups;          /* [capacity] a stack */
     uint32_t free_group_count;
     uint32_t capacity;
-    unsigned char *write_buffer;
-    uint64_t write_buffer_bytes;
+    uint32_t group_blocks;       /* of a group, at most */
+    unsigned char *write_buffer; /* room for an extent, in the same memory as the cache's partials */
 
     struct pgd_fetch fetch[PGD_FETCHES];
     uint32_t fetches;             /* of these: PGD_FETCHES, or one less where memory is too tight to read ahead */
@@ -175,7 +175,7 @@ struct pgd_spill {
     float *judged;                 /* trust.c: [PGD_TRUST_SLOTS][trust_heads] */
     struct pgd_lift *judged_lifts; /* trust.c: [PGD_TRUST_SLOTS][lift_heads] */
     float *chunk_mass;             /* trust.c: [PGD_TRUST_SLOTS][query heads][chunk capacity] log of what a chunk has */
-    struct pgd_partial streamed[2]; /* [batch_tokens x query heads] running states, plain and rotated */
+    struct pgd_partial streamed[2]; /* [batch_most x query heads] running states, plain and rotated: there too */
     uint32_t packet_count;          /* packets of selected pages, each with a partial result */
     atomic_uint next_row;           /* whose shares are to be found */
     atomic_uint next_stand_in;      /* chunk whose unread pages are to be stood in for */
@@ -228,6 +228,11 @@ void pgd_spill_set_ahead(struct pagoda_cache *cache, uint32_t chunks);
 
 /* Carves what depends on the number of blocks, and of chunks that a plan of them has at most. */
 void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, uint64_t blocks, uint64_t chunks);
+
+/* Memory that has one use at a time: partial results while one token attends, running states while a batch of several
+ * is streamed, an extent while none is open. The floats that the latter two take, and their places in it. */
+uint64_t pgd_spill_shared_floats(const struct pagoda_cache *cache);
+void pgd_spill_share(struct pagoda_cache *cache, float *memory);
 
 /* Opens the flash file. Errors: those of pgd_flash_open. */
 PGD_MUST_CHECK enum pagoda_status pgd_spill_open(struct pagoda_cache *cache, struct pagoda_error *error);

@@ -289,7 +289,13 @@ def what_goes_to_flash_is_foreseen():
     assert abs(written / reservation["flash_bytes_per_token"] - 1) < 0.02, (written, reservation)
     text = run("plan", *flags, code=0).out
     assert f"the first {within:,} tokens are all in memory" in text and "for 1,000 tokens" in text, text
-    small = plan(chat_model(), "--kv", "8M")["reservation"]
+    for tokens, share in ((5200, 8), (8000, 12)):  # of the bytes of 5,000 and 8,000 tokens in f16
+        kv = tokens // 1000 * 1000 * 23040 // share
+        tight = plan(chat_model(), "--kv", f"{kv}", "-c", f"{tokens}", "--on-full", "spill", "--kv-codec", "k8v4")
+        assert tight["reservation"]["tokens"] == tokens, tight["reservation"]
+        used = tight["reservation"]["tables_bytes"] + tight["reservation"]["staging_bytes"]
+        assert used + tight["reservation"]["arena_bytes"] <= kv, tight["reservation"]
+    small = plan(chat_model(), "--kv", "3M")["reservation"]
     assert small["on_full"] == "stop" and "too small" in small["on_full_reason"], small
     assert small["flash_bytes_per_token"] == 0 and small["tokens_in_memory"] == small["tokens"], small
 
@@ -331,7 +337,7 @@ def scripts_are_told_by_the_exit_code():
 
 @suite.test
 def several_models_get_a_line_each():
-    result = run("plan", chat_model(), plain_model(), "--kv", "16M", code=0)
+    result = run("plan", chat_model(), plain_model(), "--kv", "8M", code=0)
     lines = result.out.splitlines()
     assert len(lines) == 2 and "llama" in lines[0] and "gemma3" in lines[1] and "does not fit" in lines[0], result
     assert "22.5 KiB per token" in lines[0] and "7.50 MiB fixed" in lines[1], result

@@ -267,7 +267,11 @@ TEST(spilling_is_granted_where_it_holds_more)
     CHECK_EQ_U64(granted.reservation.tokens_capacity, 8192);
     CHECK(granted.reservation.tokens_in_memory < 3000 && granted.reservation.flash_bytes_per_token > 0);
 
-    const struct pgd_reserved small = wish(&shape, 8);
+    const struct pgd_reserved tight = wish(&shape, 7);
+    CHECK_EQ_INT(tight.cache.on_full, PAGODA_ON_FULL_SPILL);
+    CHECK(tight.reservation.tokens_capacity > 2000 && tight.reservation.tokens_in_memory < 1000);
+
+    const struct pgd_reserved small = wish(&shape, 3);
     CHECK_EQ_INT(small.cache.on_full, PAGODA_ON_FULL_EVICT);
     CHECK_EQ_INT(small.fallback.status, PAGODA_OVER_BUDGET);
     CHECK_EQ_U64(small.reservation.tokens_in_memory, small.reservation.tokens_capacity);

@@ -263,6 +263,13 @@ static inline enum pagoda_status run_batch(struct pagoda_cache *cache, struct tw
     return status == PAGODA_OK ? pagoda_cache_end(cache, NULL) : status;
 }
 
+/* Of so many tokens, as many as a batch may have now. Where there is no room at all, begin says why. */
+static inline uint32_t fitting(const struct pagoda_cache *cache, uint32_t wanted)
+{
+    const uint32_t room = pagoda_cache_room(cache, wanted);
+    return room == 0 ? wanted : room;
+}
+
 static inline bool close_to_twin(const struct twin *twin, const struct fill *fill, const struct pagoda_layer *layers,
                                  uint64_t first, uint32_t count, bool close_gaps, double tolerance)
 {

@@ -76,7 +76,7 @@ static struct pagoda_draws live(struct pagoda_cache *cache, const struct pagoda_
     struct pagoda_draws draws;
     *shares = (struct shares) {.sane = true};
     while (pagoda_cache_position(cache) < READ) {
-        CHECK(run_batch_in_team(cache, twin, fill, 48, threads));
+        CHECK(run_batch_in_team(cache, twin, fill, fitting(cache, 48), threads));
     }
     pagoda_cache_visit(cache, mark_codecs, twin);
     pagoda_cache_draws(cache, &draws, take_draw, shares);

@@ -52,7 +52,7 @@ static bool same_bytes(struct pagoda_cache *spilling, struct pagoda_cache *plain
     struct fill *other = new_fill(7);
     bool good = true;
     for (uint32_t i = 0; good && pagoda_cache_position(plain) < LONG; i++) {
-        const uint32_t count = sizes[i % (sizeof(sizes) / sizeof(sizes[0]))];
+        const uint32_t count = fitting(spilling, sizes[i % (sizeof(sizes) / sizeof(sizes[0]))]);
         good = run_batch_in_team(spilling, twin, fill, count, threads) &&
                run_batch(plain, twin, other, count) == PAGODA_OK;
         for (int layer = 0; layer < LAYERS && good; layer++) {
@@ -90,6 +90,7 @@ TEST(reading_all_gives_the_same_bytes_as_never_having_spilled)
                 struct pagoda_cache *spilling = open_spilling(&options, 0);
                 options.on_full = PAGODA_ON_FULL_STOP;
                 options.budget_bytes = 64u << 20;
+                options.exact_recent = spilling->exact_recent;
                 struct pagoda_cache *plain = NULL;
                 CHECK(pagoda_cache_open(&options, &plain, NULL) == PAGODA_OK);
                 CHECK(same_bytes(spilling, plain, threads));
@@ -99,6 +100,80 @@ TEST(reading_all_gives_the_same_bytes_as_never_having_spilled)
             }
         }
     }
+}
+
+/* ---- tight budgets ---- */
+
+/* The shape of a small model: 23,040 bytes of f16 a token. */
+static struct pagoda_cache *open_small_model(uint64_t budget_bytes, uint64_t tokens)
+{
+    enum { SMALL_LAYERS = 30 };
+    struct pagoda_layer layers[SMALL_LAYERS];
+    struct pagoda_cache_options options;
+    struct pagoda_cache *cache = NULL;
+    for (int i = 0; i < SMALL_LAYERS; i++) {
+        layers[i] =
+            (struct pagoda_layer) {.kv_heads = 3, .query_heads = 9, .key_size = 64, .value_size = 64, .scale = 1};
+    }
+    pagoda_cache_options_default(&options);
+    options.layers = layers;
+    options.layer_count = SMALL_LAYERS;
+    options.threads_max = 2;
+    options.budget_bytes = budget_bytes;
+    options.tokens_max = tokens;
+    options.codec = PAGODA_CODEC_K8V4;
+    options.codec_tight = PAGODA_CODEC_K8V4;
+    options.on_full = PAGODA_ON_FULL_SPILL;
+    options.flash.directory = "/tmp";
+    CHECK(pagoda_cache_open(&options, &cache, NULL) == PAGODA_OK);
+    return cache;
+}
+
+TEST(a_tight_budget_sets_less_aside_and_still_holds_the_text)
+{
+    static const struct {
+        uint64_t budget_bytes;
+        uint64_t tokens;
+        bool is_generous; /* nothing is set aside less for it */
+        uint32_t exact_recent;
+    } cases[] = {
+        {22u << 20, 8000, true, 128},          /* 1/8 of the f16 bytes */
+        {5000u * 23040 / 8, 5200, false, 128}, /* 1/8 of those of fewer tokens: the fixed part weighs more */
+        {8000u * 23040 / 10, 8000, false, 128},
+        {8000u * 23040 / 13, 8000, false, 16},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct pagoda_memory memory;
+        struct pagoda_cache *cache = open_small_model(cases[i].budget_bytes, cases[i].tokens);
+        pagoda_cache_memory(cache, &memory);
+        CHECK_EQ_U64(memory.tokens_capacity, cases[i].tokens);
+        CHECK(memory.used_bytes <= cases[i].budget_bytes);
+        CHECK(cache->exact_recent >= cases[i].exact_recent && cache->exact_recent <= 128);
+        CHECK(!cases[i].is_generous || pagoda_cache_room(cache, 256) == 256);
+        CHECK(pagoda_cache_room(cache, 256) >= 16);
+        pagoda_cache_close(cache);
+    }
+}
+
+TEST(what_can_never_be_held_is_no_reason_to_keep_less_exact)
+{
+    struct pagoda_cache *cache = open_small_model(UINT64_C(1) << 30, UINT64_C(10000000));
+    CHECK_EQ_INT(cache->exact_recent, 128);
+    CHECK_EQ_INT(pagoda_cache_room(cache, 256), 256);
+    pagoda_cache_close(cache);
+}
+
+TEST(a_batch_that_is_too_large_for_a_tight_budget_is_told)
+{
+    struct pagoda_error why;
+    struct pagoda_cache *cache = open_small_model(8000u * 23040 / 13, 8000);
+    const uint32_t room = pagoda_cache_room(cache, 256);
+    CHECK(room < 256);
+    CHECK_EQ_INT(pagoda_cache_begin(cache, 256, &why), PAGODA_OVER_BUDGET);
+    CHECK(strstr(why.message, "256 tokens do not fit at once") != NULL);
+    CHECK_EQ_INT(pagoda_cache_begin(cache, room, &why), PAGODA_OK);
+    pagoda_cache_abort(cache);
+    pagoda_cache_close(cache);
 }
 
 /* ---- selected pages ---- */
@@ -118,7 +193,7 @@ static struct distance distance_of(struct pagoda_cache_options *options, uint32_
     struct pagoda_cache *cache = open_spilling(options, 0);
     struct distance found = {0, 0};
     while (pagoda_cache_position(cache) < LONG - 64) {
-        CHECK(run_batch_in_team(cache, twin, fill, 64, threads));
+        CHECK(run_batch_in_team(cache, twin, fill, fitting(cache, 64), threads));
     }
     memset(twin->held, of_all, LONG);
     for (int i = 0; i < 40; i++) {
@@ -185,7 +260,7 @@ TEST(the_choice_of_pages_lies_between_chance_and_an_oracle)
             options.threads_max = 2;
             options.flash.recall = 0.9;
             options.flash.yardstick = yardsticks[i];
-            const double distance = distance_of(&options, 2, false, &account).most;
+            const double distance = distance_of(&options, 2, false, &account).sum;
             CHECK(distance > last);
             CHECK(account.unread > 0);
             last = distance;
@@ -203,7 +278,7 @@ static bool teams_agree(struct pagoda_cache_options *options, uint32_t threads)
     struct pagoda_cache *team = open_spilling(options, 0);
     bool good = true;
     while (good && pagoda_cache_position(alone) < LONG) {
-        const uint32_t count = pagoda_cache_position(alone) < LONG - 200 ? 64 : 1;
+        const uint32_t count = pagoda_cache_position(alone) < LONG - 200 ? fitting(alone, 64) : 1;
         good = run_batch(alone, twin, one, count) == PAGODA_OK && run_batch_in_team(team, twin, many, count, threads);
         for (int layer = 0; layer < LAYERS && good; layer++) {
             good = memcmp(one->outputs[layer], many->outputs[layer], count * sizeof(one->outputs[0][0])) == 0;
@@ -246,7 +321,7 @@ static enum pagoda_status live(struct pagoda_cache *cache, struct fill *fill, ui
     struct twin *twin = new_twin();
     enum pagoda_status status = PAGODA_OK;
     for (int i = 0; status == PAGODA_OK && pagoda_cache_position(cache) < tokens; i++) {
-        const uint32_t count = i % 3 == 2 ? 1 : 64;
+        const uint32_t count = i % 3 == 2 ? 1 : fitting(cache, 64);
         status = run_batch(cache, twin, fill, count);
         for (uint32_t at = 0; status == PAGODA_OK && at < LAYERS * count; at++) {
             for (int d = 0; d < QUERY_HEADS * SIZE; d++) { /* a mean of values within -2 and 2 */
@@ -524,7 +599,7 @@ TEST(a_smaller_budget_lets_pages_collapse_too)
     CHECK_EQ_INT(live(cache, fill, LONG, &sane), PAGODA_OK);
     pagoda_cache_memory(cache, &memory);
     const uint64_t before = memory.collapsed_pages;
-    CHECK(pagoda_cache_set_budget(cache, options.budget_bytes - (192u << 10), NULL) == PAGODA_OK);
+    CHECK(pagoda_cache_set_budget(cache, options.budget_bytes - (96u << 10), NULL) == PAGODA_OK);
     pagoda_cache_memory(cache, &memory);
     CHECK(memory.collapsed_pages > before && memory.evicted_pages == 0 && account_adds_up(cache));
     pagoda_cache_close(cache);
