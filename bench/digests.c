@@ -1,19 +1,24 @@
 /* bench/digests.c - which summary of a page tells best what a query would find in it?
  *
  *     build/bench/digests [--model FILE] [--text FILE] [--skip BYTES] [--tokens 8000] [--queries 32] [--page 16]
- *                         [--seen TOKENS] [--each 1]
+ *                         [--seen TOKENS] [--each 1] [--own 1]
  *
  * Real text runs through a model; the keys, values and the last `queries` tokens' queries of every layer without a
  * window are kept as they reach the cache. Then, for every KV head and each of those tokens, every method scores all
  * pages from their digests, the best pages are read exactly, and the others take part through their digests. The
- * first page and the last 128 tokens are always read. A digest holds all that scoring and standing in need, and no
- * method may use more than 4 % of the f16 page. --seen is how many tokens the queries that digests may learn from come
- * from (default: all before the measured ones); --each prints every KV head too.
+ * first page and the last 128 tokens are always read. A digest holds all that scoring and standing in need, and takes
+ * at most 4 % of the f16 page. --seen is how many tokens the queries that digests may learn from come
+ * from (default: all before the measured ones); --each prints every KV head too; --own leaves other methods out.
+ *
+ * The last rows are what pagoda does: details for the KV heads whose digests missed most, chosen as in
+ * src/cache/trust.c, from one in 64 of the tokens between the half of the text and the measured ones; from the same
+ * tokens comes what is added to all other digests. First for one head in 12, then for twice as many, and so on. Bytes
+ * are means over the heads; with details they are more than 4 %.
  *
  * Columns: bytes of a digest; how often the page with most attention is among 8, 16, 24 pages read, or 10 % of all; how
- * many of the best 8, 16, 24 are among those 8, 16, 24; attention mass that is missed when 5, 10, 15, 20 % of the pages
- * are read; error of the output relative to its length when 10 or 20 % are read, with the others left out and with
- * digests standing in; and the mass that digests stood in with, over the true one, at 10 %.
+ * many of the best 8, 16, 24 are among those 8, 16, 24, and among 10 % of all; attention mass that is missed when 5,
+ * 10, 15, 20 % of the pages are read; error of the output relative to its length when 10 or 20 % are read, with the
+ * others left out and with digests standing in; and the mass that digests stood in with, over the true one, at 10 %.
  */
 #include <math.h>
 #include <stdbool.h>
@@ -23,10 +28,13 @@
 
 #include "bench/common/bench.h"
 #include "bench/common/digest_methods.h"
+#include "bench/common/digest_trust.h"
 #include "kernels/packed.h"
 
-#define RECENT 128u  /* tokens at the end that are always read */
-#define SEEN_STEP 4u /* of so many queries, one is learned from */
+#define RECENT 128u     /* tokens at the end that are always read */
+#define SEEN_STEP 4u    /* of so many queries, one is learned from */
+#define TRIED_STEP 64u  /* digests are tried on the last of so many tokens; that one is not learned from */
+#define DETAIL_PART 12u /* as in src/cache/detail.c */
 
 static void *need(size_t count, size_t bytes)
 {
@@ -44,6 +52,7 @@ struct layer {
     struct pagoda_layer shape;
     float *rows[2];  /* keys and values: [token][kv_heads][size] */
     float *queries;  /* of the measured tokens: [token][query_heads][size] */
+    float *tried;    /* likewise of those that digests are tried on */
     double *means;   /* sums over the queries seen: [query_heads][size] */
     double *squares; /* [kv_heads][size] */
     uint64_t seen;
@@ -54,6 +63,7 @@ static struct {
     struct layer layers[PAGODA_LAYERS_MAX];
     uint64_t tokens;
     uint64_t measured; /* the first token whose queries are measured */
+    uint64_t tried;    /* the first that digests are tried on, and every TRIED_STEP tokens */
     uint64_t seen;
     uint64_t done; /* tokens before this batch */
     uint32_t now;  /* tokens of this batch */
@@ -90,6 +100,19 @@ enum pagoda_status __wrap_pagoda_cache_ingest(struct pagoda_cache *cache, uint32
     return __real_pagoda_cache_ingest(cache, index, side, rows, row_stride, thread, threads);
 }
 
+/* Where a token's query is kept, or NULL. */
+static float *place_of_query(const struct layer *layer, uint64_t token, uint32_t head)
+{
+    const uint64_t row = layer->shape.query_heads;
+    if (token >= capture.measured) {
+        return layer->queries + ((token - capture.measured) * row + head) * layer->shape.key_size;
+    }
+    if (token >= capture.tried && (token - capture.tried) % TRIED_STEP == 0) {
+        return layer->tried + ((token - capture.tried) / TRIED_STEP * row + head) * layer->shape.key_size;
+    }
+    return NULL;
+}
+
 static void learn(struct layer *layer, uint32_t head, const float *query)
 {
     const uint32_t size = layer->shape.key_size;
@@ -107,16 +130,16 @@ enum pagoda_status __wrap_pagoda_cache_attend(struct pagoda_cache *cache, uint32
     struct layer *layer = captured_layer(index, thread);
     for (uint32_t t = 0; layer != NULL && t < capture.now; t++) {
         const uint64_t token = capture.done + t;
-        const bool measured = token >= capture.measured;
-        const bool seen = !measured && token < capture.seen && token % SEEN_STEP == 0;
+        const bool seen = token < capture.measured && token < capture.seen && token % SEEN_STEP == 0;
         for (uint32_t head = 0; head < layer->shape.query_heads; head++) {
             const uint32_t size = layer->shape.key_size;
             const float *query = queries->data + t * queries->token_stride + head * queries->head_stride;
+            float *place = place_of_query(layer, token, head);
             if (seen) {
                 learn(layer, head, query);
-            } else if (measured) {
-                const size_t at = (token - capture.measured) * layer->shape.query_heads + head;
-                memcpy(layer->queries + at * size, query, size * sizeof *query);
+            }
+            if (place != NULL) {
+                memcpy(place, query, size * sizeof *query);
             }
         }
         layer->seen += seen;
@@ -141,6 +164,7 @@ static void open_capture(struct pgd_bridge *bridge)
         layer->rows[0] = need(capture.tokens * shape->kv_heads * size, sizeof(float));
         layer->rows[1] = need(capture.tokens * shape->kv_heads * size, sizeof(float));
         layer->queries = need((capture.tokens - capture.measured) * shape->query_heads * size, sizeof(float));
+        layer->tried = need((capture.measured / TRIED_STEP + 1) * shape->query_heads * size, sizeof(float));
         layer->means = need(shape->query_heads * size, sizeof(double));
         layer->squares = need(shape->kv_heads * size, sizeof(double));
     }
@@ -161,6 +185,13 @@ static void run_text(struct pgd_bridge *bridge, const int32_t *tokens)
 
 /* ---- what is measured ---- */
 
+static bool own_only;
+
+static bool is_asked(size_t method)
+{
+    return !own_only || method >= DIGEST_OURS;
+}
+
 #define BEST_COUNTS 3
 #define SHARES 4
 static const uint32_t best_counts[BEST_COUNTS] = {8, 16, 24};
@@ -170,6 +201,7 @@ struct tally {
     double queries; /* tokens, for one KV head each */
     double best[BEST_COUNTS + 1];
     double overlap[BEST_COUNTS];
+    double covered[BEST_COUNTS]; /* at the second share */
     double missed[SHARES];
     double left_out[SHARES];
     double stood_in[SHARES];
@@ -190,15 +222,19 @@ struct truth {
     float *scores; /* room for one row */
 };
 
+static void score_tokens(const struct head *head, const float *query, uint32_t tokens, float *scores)
+{
+    for (uint32_t t = 0; t < tokens; t++) {
+        scores[t] = head->shape.scale * digest_product(head->size, query, head->keys[0] + (size_t) t * head->size);
+    }
+}
+
 static void find_truth(const struct head *head, const struct query *query, uint32_t tokens, struct truth *truth)
 {
     truth->first = 1;
     truth->end = (tokens - RECENT) / head->page;
     for (uint32_t row = 0; row < head->group; row++) {
-        for (uint32_t t = 0; t < tokens; t++) {
-            truth->scores[t] = head->shape.scale *
-                               digest_product(head->size, query->plain[row], head->keys[0] + (size_t) t * head->size);
-        }
+        score_tokens(head, query->plain[row], tokens, truth->scores);
         truth->total[row] = digest_log_sum(tokens, truth->scores);
         truth->read[row] = 0;
         memset(truth->mass[row], 0, head->pages * sizeof(float));
@@ -307,6 +343,17 @@ static bool is_among(const struct ranked *ranked, uint32_t count, uint32_t page)
     return false;
 }
 
+/* What is read of the best pages, when the first `count` of the ranked are. */
+static void tally_covered(const struct ranked *wanted, const struct ranked *ranked, uint32_t count, struct tally *tally)
+{
+    tally->best[BEST_COUNTS] += is_among(ranked, count, wanted[0].page);
+    for (uint32_t b = 0; b < BEST_COUNTS; b++) {
+        for (uint32_t i = 0; i < best_counts[b]; i++) {
+            tally->covered[b] += (double) is_among(ranked, count, wanted[i].page) / best_counts[b];
+        }
+    }
+}
+
 static void tally_answer(const struct head *head, const struct truth *truth, const struct answer *answer,
                          bool stands_in, struct ranked *wanted, struct ranked *ranked, struct tally *tally)
 {
@@ -325,7 +372,9 @@ static void tally_answer(const struct head *head, const struct truth *truth, con
         for (uint32_t row = 0; row < head->group; row++) {
             tally_share(head, truth, answer, ranked, count < pages ? count : pages, row, share, stands_in, tally);
         }
-        tally->best[BEST_COUNTS] += share == 1 && is_among(ranked, count, wanted[0].page);
+        if (share == 1) {
+            tally_covered(wanted, ranked, count, tally);
+        }
     }
 }
 
@@ -337,16 +386,20 @@ static void add_tally(struct tally *into, const struct tally *from)
     }
 }
 
-static void print_tally(const char *name, uint32_t bytes, const struct tally *tally)
+static void print_tally(const char *name, double bytes, const struct tally *tally)
 {
     const double n = tally->queries;
-    printf("%-32s %5u |", name, bytes);
+    printf("%-32s %5.0f |", name, bytes);
     for (uint32_t b = 0; b <= BEST_COUNTS; b++) {
         printf(" %5.1f", 100 * tally->best[b] / n);
     }
     printf(" |");
     for (uint32_t b = 0; b < BEST_COUNTS; b++) {
         printf(" %5.1f", 100 * tally->overlap[b] / n);
+    }
+    printf(" |");
+    for (uint32_t b = 0; b < BEST_COUNTS; b++) {
+        printf(" %5.1f", 100 * tally->covered[b] / n);
     }
     printf(" |");
     for (uint32_t share = 0; share < SHARES; share++) {
@@ -358,11 +411,11 @@ static void print_tally(const char *name, uint32_t bytes, const struct tally *ta
 
 static void print_head(void)
 {
-    printf("%-32s %5s | %-23s | %-17s | %-23s | %-13s | %-13s | %8s\n", "", "", "best page among, %", "overlap, %",
-           "mass missed, %", "left out", "standing in", "said");
-    printf("%-32s %5s | %5s %5s %5s %5s | %5s %5s %5s | %5s %5s %5s %5s | %6s %6s | %6s %6s | %8s\n", "digest", "bytes",
-           "8", "16", "24", "10 %", "8", "16", "24", "5 %", "10 %", "15 %", "20 %", "10 %", "20 %", "10 %", "20 %",
-           "/ true");
+    printf("%-32s %5s | %-23s | %-17s | %-17s | %-23s | %-13s | %-13s | %8s\n", "", "", "best page among, %",
+           "overlap, %", "best in 10 %, %", "mass missed, %", "left out", "standing in", "said");
+    printf("%-32s %5s | %5s %5s %5s %5s | %5s %5s %5s | %5s %5s %5s | %5s %5s %5s %5s | %6s %6s | %6s %6s | %8s\n",
+           "digest", "bytes", "8", "16", "24", "10 %", "8", "16", "24", "8", "16", "24", "5 %", "10 %", "15 %", "20 %",
+           "10 %", "20 %", "10 %", "20 %", "/ true");
 }
 
 /* ---- running ---- */
@@ -414,9 +467,58 @@ static void ask_method(const struct head *head, const struct method *method, con
     }
 }
 
-/* Everything about one KV head; its tallies are added to `all`. */
-static void measure_head(const struct layer *layer, const struct head *head, uint32_t kv_head,
-                         struct tally tallies[DIGEST_METHODS])
+static void open_query(const struct layer *layer, const struct head *head, uint32_t kv_head, uint64_t token,
+                       struct query *query)
+{
+    for (uint32_t row = 0; row < head->group; row++) {
+        query->plain[row] = place_of_query(layer, token, kv_head * head->group + row);
+        memcpy(query->rotated[row], query->plain[row], head->size * sizeof(float));
+        pgd_hadamard(head->size, query->rotated[row]);
+    }
+}
+
+/* Tries digests on earlier tokens, as src/cache/trust.c does while a prompt is read. */
+static void try_digests(const struct layer *layer, struct head *head, uint32_t kv_head, const float *digests,
+                        struct answer *answer, struct digest_trust *trust)
+{
+    float *scores[ROWS_MAX];
+    for (uint32_t row = 0; row < head->group; row++) {
+        scores[row] = need(capture.tokens, sizeof(float));
+    }
+    for (uint64_t token = capture.tried; token < capture.measured; token += TRIED_STEP) {
+        const uint32_t tokens = (uint32_t) token + 1;
+        struct query query;
+        open_query(layer, head, kv_head, token, &query);
+        for (uint32_t row = 0; row < head->group; row++) {
+            score_tokens(head, query.plain[row], tokens, scores[row]);
+        }
+        ask_method(head, &digest_methods[DIGEST_OURS], digests, &query, answer);
+        digest_trust_learn(trust, head, tokens, (tokens - RECENT) / head->page, scores, answer);
+    }
+    for (uint32_t row = 0; row < head->group; row++) {
+        head->lift[row] = digest_trust_lift(trust, row);
+        free(scores[row]);
+    }
+}
+
+/* Of one KV head: what its digests missed on earlier tokens, and how it does without and with details. */
+struct found {
+    double missed;
+    struct tally lifted;
+    struct tally detailed;
+};
+
+struct results {
+    bool each;
+    struct tally all[DIGEST_METHODS];
+    uint32_t bytes[DIGEST_METHODS];
+    struct found *heads;
+    uint32_t count;
+};
+
+/* Everything about one KV head. */
+static void measure_head(const struct layer *layer, struct head *head, uint32_t kv_head,
+                         struct tally tallies[DIGEST_METHODS], struct digest_trust *trust)
 {
     struct truth truth = {.scores = need(capture.tokens, sizeof(float))};
     struct answer answer;
@@ -431,21 +533,21 @@ static void measure_head(const struct layer *layer, const struct head *head, uin
     struct ranked *ranked = need(head->pages, sizeof *ranked);
     float *digests[DIGEST_METHODS];
     for (size_t m = 0; m < DIGEST_METHODS; m++) {
-        digests[m] = digest_methods[m].make == NULL ? NULL : need(head->pages * digest_floats(head), sizeof(float));
-        for (uint32_t page = 0; page < head->pages && digest_methods[m].make != NULL; page++) {
+        const bool makes = digest_methods[m].make != NULL && is_asked(m);
+        digests[m] = makes ? need(head->pages * digest_floats(head), sizeof(float)) : NULL;
+        for (uint32_t page = 0; page < head->pages && makes; page++) {
             digest_methods[m].make(head, &digest_methods[m], page, digests[m] + page * digest_floats(head));
         }
     }
+    try_digests(layer, head, kv_head, digests[DIGEST_OURS], &answer, trust);
     for (uint64_t token = capture.measured; token < capture.tokens; token++) {
         struct query query;
-        for (uint32_t row = 0; row < head->group; row++) {
-            const size_t at = (token - capture.measured) * layer->shape.query_heads + kv_head * head->group + row;
-            query.plain[row] = layer->queries + at * head->size;
-            memcpy(query.rotated[row], query.plain[row], head->size * sizeof(float));
-            pgd_hadamard(head->size, query.rotated[row]);
-        }
+        open_query(layer, head, kv_head, token, &query);
         find_truth(head, &query, (uint32_t) token + 1, &truth);
         for (size_t m = 0; m < DIGEST_METHODS; m++) {
+            if (!is_asked(m)) {
+                continue;
+            }
             ask_method(head, &digest_methods[m], digests[m], &query, &answer);
             tally_answer(head, &truth, &answer, digest_methods[m].stands_in, wanted, ranked, &tallies[m]);
         }
@@ -465,9 +567,8 @@ static void measure_head(const struct layer *layer, const struct head *head, uin
     free(ranked);
 }
 
-/* Returns the bytes of each method's digest in `bytes`. */
-static void run_head(uint32_t index, uint32_t kv_head, uint32_t page, bool each, struct tally all[DIGEST_METHODS],
-                     uint32_t bytes[DIGEST_METHODS])
+/* Adds to the tallies of all heads, and sets the bytes of each method's digest. */
+static void run_head(uint32_t index, uint32_t kv_head, uint32_t page, struct results *results)
 {
     const struct layer *layer = &capture.layers[index];
     float variance[SIZE_MAX_HERE];
@@ -485,20 +586,67 @@ static void run_head(uint32_t index, uint32_t kv_head, uint32_t page, bool each,
     }
     open_seen(layer, kv_head, &head, variance, means);
     struct tally tallies[DIGEST_METHODS] = {0};
-    measure_head(layer, &head, kv_head, tallies);
-    if (each) {
-        printf("layer %u, KV head %u\n", index, kv_head);
+    struct digest_trust trust = {0};
+    measure_head(layer, &head, kv_head, tallies, &trust);
+    const double missed = trust.tokens > 0 ? trust.missed / trust.tokens : 0;
+    results->heads[results->count++] = (struct found) {missed, tallies[DIGEST_LIFTED], tallies[DIGEST_DETAILED]};
+    if (results->each) {
+        printf("layer %u, KV head %u, missed %.2f %% before\n", index, kv_head, 100 * missed);
     }
     for (size_t m = 0; m < DIGEST_METHODS; m++) {
-        bytes[m] = digest_bytes(&head, &digest_methods[m]);
-        add_tally(&all[m], &tallies[m]);
-        if (each) {
-            print_tally(digest_methods[m].name, bytes[m], &tallies[m]);
+        results->bytes[m] = digest_bytes(&head, &digest_methods[m]);
+        add_tally(&results->all[m], &tallies[m]);
+        if (results->each && is_asked(m)) {
+            print_tally(digest_methods[m].name, results->bytes[m], &tallies[m]);
         }
     }
     for (int rotated = 0; rotated < 2; rotated++) {
         free(head.keys[rotated]);
         free(head.values[rotated]);
+    }
+}
+
+static int by_missed(const void *a, const void *b)
+{
+    const double x = ((const struct found *) a)->missed;
+    const double y = ((const struct found *) b)->missed;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* Details for the heads that missed most before: one in DETAIL_PART, then for twice as many. */
+static void print_detailed(struct results *results)
+{
+    qsort(results->heads, results->count, sizeof *results->heads, by_missed);
+    for (uint32_t slots = (results->count + DETAIL_PART - 1) / DETAIL_PART; slots < results->count; slots *= 2) {
+        const double part = (double) slots / results->count;
+        struct tally tally = {0};
+        char name[64];
+        for (uint32_t i = 0; i < results->count; i++) {
+            add_tally(&tally, i < slots ? &results->heads[i].detailed : &results->heads[i].lifted);
+        }
+        snprintf(name, sizeof name, "lifted, %u of %u with details", slots, results->count);
+        print_tally(name, results->bytes[DIGEST_LIFTED] * (1 - part) + results->bytes[DIGEST_DETAILED] * part, &tally);
+    }
+}
+
+static size_t count_heads(void)
+{
+    size_t count = 0;
+    for (uint32_t i = 0; i < PAGODA_LAYERS_MAX; i++) {
+        count += capture.layers[i].shape.kv_heads;
+    }
+    return count;
+}
+
+static void free_capture(void)
+{
+    for (uint32_t i = 0; i < PAGODA_LAYERS_MAX; i++) {
+        free(capture.layers[i].rows[0]);
+        free(capture.layers[i].rows[1]);
+        free(capture.layers[i].queries);
+        free(capture.layers[i].tried);
+        free(capture.layers[i].means);
+        free(capture.layers[i].squares);
     }
 }
 
@@ -509,7 +657,9 @@ int main(int argc, char **argv)
     capture.seen = bench_number(argc, argv, "--seen", capture.measured);
     const uint32_t page = (uint32_t) bench_number(argc, argv, "--page", PGD_LANES);
     const char *text = bench_option(argc, argv, "--text", "build/texts/debian-handbook.txt");
-    const bool each = bench_number(argc, argv, "--each", 0) != 0;
+    struct results results = {.each = bench_number(argc, argv, "--each", 0) != 0};
+    own_only = bench_number(argc, argv, "--own", 0) != 0;
+    capture.tried = capture.tokens / 2 / TRIED_STEP * TRIED_STEP + TRIED_STEP - 1;
     if (page % PGD_LANES != 0 || page == 0 || page > PAGE_MAX || capture.tokens < 1024 ||
         capture.measured < capture.tokens / 2) {
         fprintf(stderr, "digests: pages have 16, 32, 48 or 64 tokens; at least 1024 tokens, of which fewer than half "
@@ -527,26 +677,23 @@ int main(int argc, char **argv)
     printf("%s, %s, %llu tokens, %llu of them measured, pages of %u\n", pgd_model_get_info(model)->name, text,
            (unsigned long long) capture.tokens, (unsigned long long) (capture.tokens - capture.measured), page);
     print_head();
-    struct tally all[DIGEST_METHODS] = {0};
-    uint32_t bytes[DIGEST_METHODS] = {0};
+    results.heads = need(count_heads(), sizeof *results.heads);
     for (uint32_t i = 0; i < pgd_bridge_layer_count(bridge); i++) {
         for (uint32_t kv_head = 0; kv_head < capture.layers[i].shape.kv_heads; kv_head++) {
-            run_head(i, kv_head, page, each, all, bytes);
+            run_head(i, kv_head, page, &results);
         }
     }
-    if (each) {
+    if (results.each) {
         printf("all\n");
     }
     for (size_t m = 0; m < DIGEST_METHODS; m++) {
-        print_tally(digest_methods[m].name, bytes[m], &all[m]);
+        if (is_asked(m)) {
+            print_tally(digest_methods[m].name, results.bytes[m], &results.all[m]);
+        }
     }
-    for (uint32_t i = 0; i < PAGODA_LAYERS_MAX; i++) {
-        free(capture.layers[i].rows[0]);
-        free(capture.layers[i].rows[1]);
-        free(capture.layers[i].queries);
-        free(capture.layers[i].means);
-        free(capture.layers[i].squares);
-    }
+    print_detailed(&results);
+    free(results.heads);
+    free_capture();
     pgd_bridge_close(bridge);
     pgd_model_close(model);
     free(tokens);

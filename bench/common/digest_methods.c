@@ -242,6 +242,19 @@ static void make_ours(const struct head *head, const struct method *method, uint
     }
 }
 
+/* The same, and behind the digests the details of all blocks. */
+static void make_detailed(const struct head *head, const struct method *method, uint32_t page, float *digest)
+{
+    const uint32_t blocks = head->page / PGD_LANES;
+    uint8_t *details = (uint8_t *) digest + (size_t) blocks * pgd_digest_bytes(head->size, head->size);
+    make_ours(head, method, page, digest);
+    for (uint32_t block = 0; block < blocks; block++) {
+        pgd_detail_make(head->size, PGD_LANES,
+                        page_rows(head, head->keys, true, page) + (size_t) block * PGD_LANES * head->size,
+                        details + (size_t) block * pgd_detail_bytes(head->size));
+    }
+}
+
 /* A page longer than a digest has one for each of its blocks. */
 static void score_block(const struct head *head, const uint8_t *digest, const struct pgd_digest_scores *scores,
                         uint32_t row, float *value)
@@ -252,17 +265,24 @@ static void score_block(const struct head *head, const uint8_t *digest, const st
     pgd_kernels_select(NULL)->blend_digests(&head->shape, 1, &digest, 1, &one, &of_row, value);
 }
 
-static void score_ours_page(const struct head *head, const uint8_t *digest, const struct pgd_packed_rows *rows,
-                            uint32_t page, struct answer *answer)
+/* `detail` may be NULL. */
+static void score_ours_page(const struct head *head, const uint8_t *digest, const uint8_t *detail,
+                            const struct pgd_packed_rows *rows, uint32_t page, struct answer *answer)
 {
-    float scratch[ROWS_MAX * SIZE_MAX_HERE];
+    _Alignas(64) float scratch[ROWS_MAX * SIZE_MAX_HERE];
+    const struct pgd_kernels *kernels = pgd_kernels_select(NULL);
     float mass[PAGE_MAX / PGD_LANES][ROWS_MAX];
     float values[PAGE_MAX / PGD_LANES][ROWS_MAX][SIZE_MAX_HERE];
     float lean[2][ROWS_MAX];
     const uint32_t blocks = head->page / PGD_LANES;
     for (uint32_t block = 0; block < blocks; block++) {
         const struct pgd_digest_scores scores = {mass[block], {lean[0], lean[1]}, 1};
-        pgd_kernels_select(NULL)->score_digests(&head->shape, PGD_LANES, 1, &digest, rows, scratch, &scores);
+        if (detail != NULL) {
+            kernels->score_details(&head->shape, PGD_LANES, 1, &digest, &detail, rows, scratch, &scores);
+            detail += pgd_detail_bytes(head->size);
+        } else {
+            kernels->score_digests(&head->shape, PGD_LANES, 1, &digest, rows, scratch, &scores);
+        }
         for (uint32_t row = 0; row < rows->count; row++) {
             score_block(head, digest, &scores, row, values[block][row]);
         }
@@ -286,8 +306,10 @@ static void score_ours_page(const struct head *head, const uint8_t *digest, cons
     }
 }
 
-static void score_ours(const struct head *head, const float *digests, const struct query *query, struct answer *answer)
+static void score_pages(const struct head *head, const float *digests, bool detailed, const struct query *query,
+                        struct answer *answer)
 {
+    const size_t digest_bytes_of_page = (size_t) head->page / PGD_LANES * pgd_digest_bytes(head->size, head->size);
     int32_t high[ROWS_MAX * SIZE_MAX_HERE / 4];
     int32_t low[ROWS_MAX * SIZE_MAX_HERE / 4];
     float unit[ROWS_MAX];
@@ -299,7 +321,30 @@ static void score_ours(const struct head *head, const float *digests, const stru
     }
     for (uint32_t page = 0; page < head->pages; page++) {
         const uint8_t *digest = (const uint8_t *) (const void *) (digests + page * digest_floats(head));
-        score_ours_page(head, digest, &rows, page, answer);
+        score_ours_page(head, digest, detailed ? digest + digest_bytes_of_page : NULL, &rows, page, answer);
+    }
+}
+
+static void score_ours(const struct head *head, const float *digests, const struct query *query, struct answer *answer)
+{
+    score_pages(head, digests, false, query, answer);
+}
+
+static void score_detailed(const struct head *head, const float *digests, const struct query *query,
+                           struct answer *answer)
+{
+    score_pages(head, digests, true, query, answer);
+}
+
+static void score_lifted(const struct head *head, const float *digests, const struct query *query,
+                         struct answer *answer)
+{
+    score_pages(head, digests, false, query, answer);
+    for (uint32_t row = 0; row < head->group; row++) {
+        for (uint32_t page = 0; page < head->pages; page++) {
+            answer->reach[row][page] += head->lift[row];
+            answer->mass[row][page] += head->lift[row];
+        }
     }
 }
 
@@ -354,7 +399,9 @@ const struct method digest_methods[DIGEST_METHODS] = {
     {"means of two halves", 3, {3, 6, 6}, 0, false, true, make_halves, score_halves, NULL},
     {"signs of each token", 0, {0}, 0, true, false, make_signs, score_signs, NULL},
     {"two lines, queries not known", 0, {0}, 0, true, true, make_ours, NULL, score_ours},
-    {"two lines (pagoda)", 0, {0}, 1, true, true, make_ours, NULL, score_ours},
+    [DIGEST_OURS] = {"two lines", 0, {0}, 1, true, true, make_ours, NULL, score_ours},
+    [DIGEST_LIFTED] = {"two lines, lifted", 0, {0}, 1, true, true, make_ours, NULL, score_lifted},
+    [DIGEST_DETAILED] = {"two lines and details", 0, {0}, 1, true, true, make_detailed, NULL, score_detailed},
     {.name = "oracle: true mass, value mean", .stands_in = true, .score_all = score_oracle},
 };
 
@@ -367,8 +414,11 @@ uint32_t digest_bytes(const struct head *head, const struct method *method)
     if (method->make == make_signs) {
         bits = head->size * 4 + 16 + head->page * (head->size + 8) + 16;
     }
-    if (method->make == make_ours) {
+    if (method->make == make_ours || method->make == make_detailed) {
         bits = 8 * pgd_digest_bytes(head->size, head->size) * head->page / PGD_LANES;
+    }
+    if (method->make == make_detailed) {
+        bits += 8 * pgd_detail_bytes(head->size) * head->page / PGD_LANES;
     }
     return (bits + 7) / 8;
 }

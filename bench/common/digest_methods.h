@@ -22,6 +22,7 @@ struct head {
     float *keys[2];   /* [token][size], as they are and rotated */
     float *values[2]; /* likewise */
     struct pgd_digest_queries seen;
+    float lift[ROWS_MAX]; /* of each query head: what its digests say too little, as a logarithm */
 };
 
 /* What a method says of the pages, for the query heads of one token. */
@@ -52,7 +53,10 @@ struct method {
     void (*score_all)(const struct head *head, const float *digests, const struct query *query, struct answer *answer);
 };
 
-#define DIGEST_METHODS 18u
+/* Those that pagoda uses; the order of the table. */
+enum { DIGEST_OURS = 16, DIGEST_LIFTED, DIGEST_DETAILED };
+
+#define DIGEST_METHODS 20u
 extern const struct method digest_methods[DIGEST_METHODS];
 
 /* Room for one page, in floats, whatever the method. */
