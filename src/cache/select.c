@@ -18,13 +18,14 @@
 #include "cache/spill.h"
 #include "kernels/digest.h"
 
-#define HEAT_OCTAVES 48.0f                /* shares below 2^-48 are all the same */
-#define HEAT_STEPS 1365.0f                /* of an octave */
+#define HEAT_OCTAVES 48  /* shares below 2^-48 are all the same */
+#define HEAT_STEPS 1365u /* of an octave */
+#define MANTISSA_BITS 23
 #define HEAT_DECAY 170u                   /* of a token: half as hot after eight */
 #define HEAT_MARGIN 170u                  /* a page must be this much hotter than the one it takes the place of */
 #define UNREAD_PART 0.5f                  /* the root of the sum of squares may be this part of 1 - recall */
 #define CHEAP_BYTES (UINT64_C(512) << 10) /* of a token: what any device reads in little time */
-#define PER_OCTAVE 1.44269504088896341f   /* 1 / ln 2 */
+#define CHEAP_LAYERS 8u
 
 void pgd_select_begin(struct pagoda_cache *cache)
 {
@@ -202,10 +203,18 @@ static void find_largest_shares(const struct pgd_attend_call *call)
     }
 }
 
+/* The logarithm as the bits of a number have it: right for powers of two, and straight between them. */
 static uint16_t heat_of(float share)
 {
-    const float heat = (logf(share) * PER_OCTAVE + HEAT_OCTAVES) * HEAT_STEPS;
-    return heat > 0 ? (uint16_t) fminf(heat, 65535.0f) : 0; /* NaN is cold */
+    const float least = 1.0f / (float) (UINT64_C(1) << HEAT_OCTAVES);
+    int32_t bits;
+    int32_t least_bits;
+    memcpy(&bits, &share, sizeof bits);
+    memcpy(&least_bits, &least, sizeof least_bits);
+    if (!(share > least)) { /* NaN is cold */
+        return 0;
+    }
+    return (uint16_t) pgd_min_u64((uint64_t) (bits - least_bits) * HEAT_STEPS >> MANTISSA_BITS, UINT16_MAX);
 }
 
 static void warm(struct pagoda_cache *cache, uint32_t index, uint32_t layer, float share)
@@ -257,11 +266,13 @@ static uint32_t pop(uint32_t *heap, uint32_t *count, const float *score)
 
 /* ---- choosing ---- */
 
-/* Pages that a layer reads before what is spread out goes unread. */
+/* Pages that a layer reads before what is spread out goes unread: none where there are many layers, as each that reads
+ * at all waits for the device once. */
 static uint32_t cheap_pages(const struct pgd_attend_call *call)
 {
+    const uint32_t layers = call->cache->spill->growing;
     const uint64_t page = pgd_spill_page_bytes(call->cache, call->layer_index);
-    return (uint32_t) (CHEAP_BYTES / call->cache->spill->growing / page);
+    return layers > CHEAP_LAYERS ? 0 : (uint32_t) (CHEAP_BYTES / layers / page);
 }
 
 /* Whether some row still leaves more unread than it may. */

@@ -420,7 +420,7 @@ static uint32_t shift_at(const struct pgd_attend_call *call, uint32_t index, uin
     return plan->chunks[*chunk].shift;
 }
 
-/* As many selected pages from number `first` on as there is room for. */
+/* Adds as many selected pages from number `first` on as there is room for. */
 static void prepare_selected(const struct pgd_attend_call *call, struct pgd_fetch *fetch, uint32_t first)
 {
     struct pagoda_cache *cache = call->cache;
@@ -452,7 +452,6 @@ static void prepare_selected(const struct pgd_attend_call *call, struct pgd_fetc
     }
     spill->packet_count += packets;
     fetch->is_last = fetch->end == spill->selected_count;
-    pgd_fetch_submit(cache, fetch);
 }
 
 /* Attends to one packet for all KV heads. */
@@ -519,13 +518,28 @@ static uint64_t deadline(const struct pgd_attend_call *call, uint64_t now)
     return spill->options.stall_ms == 0 ? 0 : now + spill->stall_left_ns + 1;
 }
 
-/* Conductor: begins to read the selected pages, as far as there is room. */
-static void begin_selected(const struct pgd_attend_call *call)
+/* Conductor: decides which of the selected pages are read first. */
+static void prepare_first(const struct pgd_attend_call *call)
 {
     struct pgd_spill *spill = call->cache->spill;
-    prepare_selected(call, &spill->fetch[0], 0);
-    if (!spill->fetch[0].is_last) {
-        prepare_selected(call, &spill->fetch[1], spill->fetch[0].end);
+    if (spill->selected_count > 0) {
+        prepare_selected(call, &spill->fetch[0], 0);
+        if (!spill->fetch[0].is_last) {
+            prepare_selected(call, &spill->fetch[1], spill->fetch[0].end);
+        }
+    }
+}
+
+/* Conductor, while the others are at work already: begins to read them. */
+static void submit_first(const struct pgd_attend_call *call)
+{
+    struct pgd_spill *spill = call->cache->spill;
+    if (spill->selected_count > 0) {
+        const bool is_all = spill->fetch[0].is_last;
+        pgd_fetch_submit(call->cache, &spill->fetch[0]);
+        if (!is_all) {
+            pgd_fetch_submit(call->cache, &spill->fetch[1]);
+        }
     }
 }
 
@@ -556,6 +570,7 @@ static void attend_selected_pages(const struct pgd_attend_call *call, const stru
             pgd_fetch_end(call->cache, fetch, NULL);
             if (!is_last && !next->is_last) {
                 prepare_selected(call, fetch, next->end);
+                pgd_fetch_submit(call->cache, fetch);
             }
         }
         if (is_last) {
@@ -628,16 +643,16 @@ void pgd_attend_selected(const struct pgd_attend_call *call)
     wait_for_team(call);
     if (is_conductor(call)) {
         pgd_select_choose(call);
-        if (spill->selected_count > 0) {
-            begin_selected(call);
-        }
+        prepare_first(call);
     }
     wait_for_team(call);
+    if (is_conductor(call)) {
+        submit_first(call);
+    }
     stand_in_for_unread(call, kv_heads);
+    wait_for_team(call);
     if (spill->selected_count > 0) {
         attend_selected_pages(call, &all);
-    } else {
-        wait_for_team(call); /* for the others' stand-ins */
     }
     if (is_conductor(call)) {
         read_ahead(call);
