@@ -23,7 +23,7 @@
 #define MANTISSA_BITS 23
 #define HEAT_DECAY 170u                   /* of a token: half as hot after eight */
 #define HEAT_MARGIN 170u                  /* a page must be this much hotter than the one it takes the place of */
-#define UNREAD_PART 0.5f                  /* the root of the sum of squares may be this part of 1 - recall */
+#define UNREAD_PART 0.55f                  /* the root of the sum of squares may be this part of 1 - recall */
 #define CHEAP_BYTES (UINT64_C(512) << 10) /* of a token: what any device reads in little time */
 #define CHEAP_LAYERS 8u
 
