@@ -115,6 +115,14 @@ void pgd_detail_make_page(struct pagoda_cache *cache, uint32_t index, uint32_t l
     }
 }
 
+void pgd_detail_keep(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
+{
+    if (lacks_some(cache, index, layer)) {
+        const uint32_t frame = pgd_table_page(cache->table, index, layer)->frame;
+        pgd_detail_make_page(cache, index, layer, pgd_pool_address(cache->pool, frame));
+    }
+}
+
 void pgd_detail_forget(struct pagoda_cache *cache, uint32_t index)
 {
     for (uint32_t slot = 0; slot < cache->spill->detail_count; slot++) {

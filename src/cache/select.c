@@ -417,6 +417,7 @@ static void swap_in(struct pagoda_cache *cache, uint32_t index, uint32_t layer, 
     const float heat = (float) pgd_table_page(cache->table, index, layer)->heat;
     if (*victims > 0 && heat + spill->rank_score[spill->ranked[0]] > HEAT_MARGIN) {
         const uint32_t victim = pop(spill->ranked, victims, spill->rank_score);
+        pgd_detail_keep(cache, victim, layer);
         give_frame(cache, index, layer, pgd_table_spill(cache->table, victim, layer), bytes);
     }
 }

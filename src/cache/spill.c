@@ -608,6 +608,7 @@ static void take_off_the_books(struct pagoda_cache *cache, uint32_t index, uint3
 
 static void spill_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
 {
+    pgd_detail_keep(cache, index, layer);
     take_off_the_books(cache, index, layer);
     pgd_pool_give(cache->pool, pgd_table_spill(cache->table, index, layer));
 }

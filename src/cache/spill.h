@@ -359,6 +359,10 @@ void pgd_detail_decide(struct pagoda_cache *cache);
 /* Makes the details of a page whose block has digests, from its bytes in the smallest codec. */
 void pgd_detail_make_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer, const unsigned char *page);
 
+/* A page whose block has digests is about to leave memory: it gets the details that it lacks, as long as its bytes are
+ * at hand. Once it is on flash, its whole layer would have to be read for them. */
+void pgd_detail_keep(struct pagoda_cache *cache, uint32_t index, uint32_t layer);
+
 /* A block has no details any more. */
 void pgd_detail_forget(struct pagoda_cache *cache, uint32_t index);
 
