@@ -17,7 +17,13 @@
 #include "kernels/kernels.h"
 #include "pagoda/pagoda.h"
 
-enum { LAYERS = 3, KV_HEADS = 2, QUERY_HEADS = 4, SIZE = 16, WIDTH = KV_HEADS * SIZE, TOKENS_MAX = 4096 };
+#ifndef TWIN_KV_HEADS /* a test may have more and larger ones */
+#define TWIN_KV_HEADS 2
+#define TWIN_SIZE 16
+#endif
+
+enum { LAYERS = 3, KV_HEADS = TWIN_KV_HEADS, QUERY_HEADS = 2 * KV_HEADS, SIZE = TWIN_SIZE, WIDTH = KV_HEADS * SIZE };
+enum { TOKENS_MAX = 4096 };
 
 static const double frequencies[SIZE / 2] = {1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003};
 
@@ -206,6 +212,8 @@ static inline void twin_attend(const struct twin *twin, const struct pagoda_laye
 
 struct fill {
     uint64_t seed;
+    void (*reshape)(struct fill *fill, struct twin *twin, uint64_t first, uint32_t count); /* of random rows; NULL */
+    void *user;
     float queries[LAYERS][256][QUERY_HEADS * SIZE];
     float outputs[LAYERS][256][QUERY_HEADS * SIZE];
 };
@@ -223,6 +231,9 @@ static inline void make_rows(struct fill *fill, struct twin *twin, uint64_t firs
                 fill->queries[layer][t][d] = number_at(fill->seed, first + t, (uint64_t) layer * 3 + 2, d);
             }
         }
+    }
+    if (fill->reshape != NULL) {
+        fill->reshape(fill, twin, first, count);
     }
 }
 
@@ -321,6 +332,32 @@ static inline struct fill *new_fill(uint64_t seed)
     struct fill *fill = calloc(1, sizeof(*fill));
     fill->seed = seed;
     return fill;
+}
+
+/* A cache that spills, with the smallest budget that opens for `tokens` tokens, and so many bytes more. */
+static inline struct pagoda_cache *open_smallest_spilling(struct pagoda_cache_options *options, uint64_t tokens,
+                                                          uint64_t more)
+{
+    struct pagoda_cache *cache = NULL;
+    uint64_t low = 0;
+    uint64_t high = 64u << 20;
+    options->on_full = PAGODA_ON_FULL_SPILL;
+    options->tokens_max = tokens;
+    options->exact_recent = 32;
+    options->batch_tokens = 64;
+    options->flash.directory = options->flash.directory != NULL ? options->flash.directory : "/tmp";
+    while (low + 4096 < high) {
+        struct pagoda_memory memory = {.tokens_capacity = 0};
+        options->budget_bytes = low + (high - low) / 2;
+        if (pagoda_cache_open(options, &cache, NULL) == PAGODA_OK) {
+            pagoda_cache_memory(cache, &memory);
+            pagoda_cache_close(cache);
+        }
+        *(memory.tokens_capacity < tokens ? &low : &high) = options->budget_bytes;
+    }
+    options->budget_bytes = high + more;
+    CHECK(pagoda_cache_open(options, &cache, NULL) == PAGODA_OK);
+    return cache;
 }
 
 /* The smallest budget for about `tokens` tokens. */

@@ -11,29 +11,10 @@
 
 enum { LONG = 3000 };
 
-/* A cache with the smallest budget that opens, and so many bytes more. It may have LONG + 64 tokens. */
+/* It may have LONG + 64 tokens. */
 static struct pagoda_cache *open_spilling(struct pagoda_cache_options *options, uint64_t more)
 {
-    struct pagoda_cache *cache = NULL;
-    uint64_t low = 0;
-    uint64_t high = 64u << 20;
-    options->on_full = PAGODA_ON_FULL_SPILL;
-    options->tokens_max = LONG + 64;
-    options->exact_recent = 32;
-    options->batch_tokens = 64;
-    options->flash.directory = options->flash.directory != NULL ? options->flash.directory : "/tmp";
-    while (low + 4096 < high) {
-        struct pagoda_memory memory = {.tokens_capacity = 0};
-        options->budget_bytes = low + (high - low) / 2;
-        if (pagoda_cache_open(options, &cache, NULL) == PAGODA_OK) {
-            pagoda_cache_memory(cache, &memory);
-            pagoda_cache_close(cache);
-        }
-        *(memory.tokens_capacity < LONG + 64 ? &low : &high) = options->budget_bytes;
-    }
-    options->budget_bytes = high + more;
-    CHECK(pagoda_cache_open(options, &cache, NULL) == PAGODA_OK);
-    return cache;
+    return open_smallest_spilling(options, LONG + 64, more);
 }
 
 static uint64_t spilled_tokens(const struct pagoda_cache *cache)
