@@ -182,6 +182,7 @@ static struct pagoda_cache *lay_out_base(const struct pagoda_cache_options *opti
     if (carver->base != NULL && spills) {
         spill->layers = spill_layers;
         spill->options = options->flash;
+        spill->cheap_bytes = PGD_CHEAP_BYTES;
         spill->options.recall = options->flash.recall > 0 ? options->flash.recall : DEFAULT_RECALL;
     }
     return cache;

@@ -21,10 +21,9 @@
 #define HEAT_OCTAVES 48  /* shares below 2^-48 are all the same */
 #define HEAT_STEPS 1365u /* of an octave */
 #define MANTISSA_BITS 23
-#define HEAT_DECAY 170u                   /* of a token: half as hot after eight */
-#define HEAT_MARGIN 170u                  /* a page must be this much hotter than the one it takes the place of */
-#define UNREAD_PART 0.55f                  /* the root of the sum of squares may be this part of 1 - recall */
-#define CHEAP_BYTES (UINT64_C(512) << 10) /* of a token: what any device reads in little time */
+#define HEAT_DECAY 170u   /* of a token: half as hot after eight */
+#define HEAT_MARGIN 170u  /* a page must be this much hotter than the one it takes the place of */
+#define UNREAD_PART 0.55f /* the root of the sum of squares may be this part of 1 - recall */
 #define CHEAP_LAYERS 8u
 
 void pgd_select_begin(struct pagoda_cache *cache)
@@ -272,7 +271,7 @@ static uint32_t cheap_pages(const struct pgd_attend_call *call)
 {
     const uint32_t layers = call->cache->spill->growing;
     const uint64_t page = pgd_spill_page_bytes(call->cache, call->layer_index);
-    return layers > CHEAP_LAYERS ? 0 : (uint32_t) (CHEAP_BYTES / layers / page);
+    return layers > CHEAP_LAYERS ? 0 : (uint32_t) (call->cache->spill->cheap_bytes / layers / page);
 }
 
 /* Whether some row still leaves more unread than it may. */

@@ -49,6 +49,7 @@
 #define PGD_AHEAD_CHUNKS 4u /* what is read ahead is not waited for, but takes memory: so much where there is plenty */
 #define PGD_LAYER_NONE UINT32_MAX
 #define PGD_DETAIL_NONE 0u
+#define PGD_CHEAP_BYTES (UINT64_C(1) << 20)
 #define PGD_TRUST_SLOTS 8u                      /* tokens of a batch that digests are tried on */
 #define PGD_FLASH_RESERVE (UINT64_C(256) << 20) /* free bytes of the file system that are left to others */
 
@@ -181,6 +182,7 @@ struct pgd_spill {
     atomic_uint next_stand_in;      /* chunk whose unread pages are to be stood in for */
     atomic_uint next_head;          /* to be merged */
 
+    uint64_t cheap_bytes;   /* of a token: what any device reads in little time (select.c) */
     uint64_t stall_left_ns; /* of the token in hand */
     uint64_t stalled_ns;    /* waited for flash since open or reset */
     uint64_t lost_pages;    /* could not be read any more: only digests are left */

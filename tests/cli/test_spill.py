@@ -182,7 +182,7 @@ def what_was_asked_for_is_not_replaced():
     arguments = ["run", chat_model(), "-p", "x", "-n", "1"]
     fails(1, "/no-such-directory", *arguments, "--on-full", "spill", env=environment(**NOWHERE))
     fails(1, "/no-such-directory", *arguments, env=environment(PAGODA_ON_FULL="spill", **NOWHERE))
-    fails(3, "does not hold one page", *arguments, "--on-full", "spill", "--kv", "3M")
+    fails(3, "does not hold one page", *arguments, "--on-full", "spill", "--kv", "1M")
 
 
 @suite.test
@@ -212,7 +212,7 @@ def a_file_system_without_space_is_as_none():
 
 @suite.test
 def a_budget_too_small_for_flash_does_without():
-    for model, size in ((chat_model(), "3M"), (chat_model(), "8M"), (plain_model(), "4M"), (plain_model(), "13M")):
+    for model, size in ((chat_model(), "1M"), (chat_model(), "3M"), (plain_model(), "1M"), (plain_model(), "3M")):
         flags = [model, "--raw", "-p", "Hello", "-n", "4", "--kv", size, "--json"]
         result = run("run", *flags, code=0)
         report = result.json()

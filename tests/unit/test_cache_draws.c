@@ -224,7 +224,7 @@ TEST(pages_that_digests_stand_in_for_count_by_what_those_expect)
         pagoda_cache_account(cache, &account);
         CHECK(draws.counted && (i == 0 ? account.unread : account.collapsed) > 100);
         CHECK_NEAR(shares.sum, 1, 1e-4);
-        CHECK(distance_of(&shares) < 0.02);
+        CHECK(distance_of(&shares) < 0.05);
         pagoda_cache_close(cache);
     }
 }
