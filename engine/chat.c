@@ -21,6 +21,8 @@
 #include "engine/utf8.h"
 #include "os/os.h"
 
+#define LEAST_ROOM 16u /* tokens that must fit beside a system prompt */
+
 struct turn {
     uint64_t first;
     uint64_t count;
@@ -341,7 +343,8 @@ static enum pagoda_status read_system(struct pgd_chat *chat, const struct pgd_fe
     if (status == PAGODA_OK && chat->system_count > 0 && chat->pin_system) {
         status = pagoda_cache_pin(cache, 0, chat->system_count, error);
     }
-    if (status == PAGODA_FULL) {
+    /* Pins may also leave too little memory where flash has room for more tokens: not even for one more page. */
+    if (status == PAGODA_FULL || (status == PAGODA_OK && pagoda_cache_room(cache, LEAST_ROOM) < LEAST_ROOM)) {
         return fail_system(chat, error);
     }
     chat->system_is_read = status == PAGODA_OK;

@@ -24,6 +24,30 @@ static uint64_t chunk_pages(const struct pagoda_cache *cache)
     return (PGD_CHUNK_BLOCKS + 2u * (cache->page_cells - 1)) / cache->page_cells;
 }
 
+/* The largest of every number that the layers which grow need. */
+struct needs {
+    uint64_t query_heads;
+    uint64_t kv_heads;
+    uint64_t value_size;
+    uint64_t cell_floats; /* keys and values of one cell */
+};
+
+static struct needs find_needs(const struct pagoda_cache *cache)
+{
+    struct needs needs = {0, 0, 0, 0};
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        const struct pagoda_layer *shape = &cache->layers[i].shape;
+        if (shape->window == 0) {
+            needs.query_heads = pgd_max_u64(needs.query_heads, shape->query_heads);
+            needs.kv_heads = pgd_max_u64(needs.kv_heads, shape->kv_heads);
+            needs.value_size = pgd_max_u64(needs.value_size, shape->value_size);
+            needs.cell_floats =
+                pgd_max_u64(needs.cell_floats, (uint64_t) PGD_LANES * (shape->key_size + shape->value_size));
+        }
+    }
+    return needs;
+}
+
 enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_bytes, struct pagoda_error *error)
 {
     struct pgd_spill *spill = cache->spill;
@@ -53,6 +77,10 @@ enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_by
         return pgd_fail(error, PAGODA_UNSUPPORTED,
                         "all layers of this model have a sliding window: their text never grows, so there is nothing "
                         "to spill; use stop or evict");
+    }
+    if ((uint64_t) cache->layer_count * find_needs(cache).kv_heads >= UINT16_MAX) { /* detail.c names them */
+        return pgd_fail(error, PAGODA_LIMIT, "%u layers of up to %llu KV heads are too many to spill: use evict",
+                        cache->layer_count, (unsigned long long) find_needs(cache).kv_heads);
     }
     if (cache->class_count == PGD_POOL_CLASSES_MAX) {
         return pgd_fail(error, PAGODA_LIMIT, "the layers have too many different page sizes to spill: use evict");
@@ -95,30 +123,6 @@ static unsigned char *carve_aligned(struct pgd_carver *carver, uint64_t bytes)
 {
     unsigned char *piece = pgd_carve(carver, bytes + PGD_FLASH_ALIGN);
     return piece == NULL ? NULL : align(piece);
-}
-
-/* The largest of every number that the layers which grow need. */
-struct needs {
-    uint64_t query_heads;
-    uint64_t kv_heads;
-    uint64_t value_size;
-    uint64_t cell_floats; /* keys and values of one cell */
-};
-
-static struct needs find_needs(const struct pagoda_cache *cache)
-{
-    struct needs needs = {0, 0, 0, 0};
-    for (uint32_t i = 0; i < cache->layer_count; i++) {
-        const struct pagoda_layer *shape = &cache->layers[i].shape;
-        if (shape->window == 0) {
-            needs.query_heads = pgd_max_u64(needs.query_heads, shape->query_heads);
-            needs.kv_heads = pgd_max_u64(needs.kv_heads, shape->kv_heads);
-            needs.value_size = pgd_max_u64(needs.value_size, shape->value_size);
-            needs.cell_floats =
-                pgd_max_u64(needs.cell_floats, (uint64_t) PGD_LANES * (shape->key_size + shape->value_size));
-        }
-    }
-    return needs;
 }
 
 void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, uint64_t blocks, uint64_t chunks)

@@ -530,15 +530,22 @@ static void prepare_first(const struct pgd_attend_call *call)
     }
 }
 
-/* Conductor, while the others are at work already: begins to read them. */
+/* Conductor: begins to read them, unless they were given up. */
+static void submit_selected(const struct pgd_attend_call *call, struct pgd_fetch *fetch)
+{
+    if (fetch->page_count > 0) { /* else its reads are those that came too late for others */
+        pgd_fetch_submit(call->cache, fetch);
+    }
+}
+
+/* Conductor, while the others are at work already. */
 static void submit_first(const struct pgd_attend_call *call)
 {
     struct pgd_spill *spill = call->cache->spill;
     if (spill->selected_count > 0) {
-        const bool is_all = spill->fetch[0].is_last;
-        pgd_fetch_submit(call->cache, &spill->fetch[0]);
-        if (!is_all) {
-            pgd_fetch_submit(call->cache, &spill->fetch[1]);
+        submit_selected(call, &spill->fetch[0]);
+        if (!spill->fetch[0].is_last) {
+            submit_selected(call, &spill->fetch[1]);
         }
     }
 }
@@ -570,7 +577,7 @@ static void attend_selected_pages(const struct pgd_attend_call *call, const stru
             pgd_fetch_end(call->cache, fetch, NULL);
             if (!is_last && !next->is_last) {
                 prepare_selected(call, fetch, next->end);
-                pgd_fetch_submit(call->cache, fetch);
+                submit_selected(call, fetch);
             }
         }
         if (is_last) {
