@@ -170,15 +170,15 @@ SPILL = ("-d", "1000", "-n", "3", "-p", "0", "--kv", "14M", "--on-full", "spill"
 
 @suite.test
 def pages_on_flash_are_measured_beside_pages_in_memory():
-    report = run("bench", chat_model(), *SPILL, "-r", "2", "-f", a_text(60), "-o", "json", env=path_with(),
-                 code=0).json()
+    report = run("bench", chat_model(), *SPILL, "--recall", "0.99", "-r", "2", "-f", a_text(60), "-o", "json",
+                 env=path_with(), code=0).json()
     assert report["notes"] == [], report
     rows = {row["engine"]: row for row in report["rows"]}
     assert list(rows) == ["pagoda k8v4 spill", "pagoda k8v4 spill, all read", "pagoda k8v4 in memory"], report
     memory = rows["pagoda k8v4 in memory"]
     for row in rows.values():
         assert row["depth"] == 1000 and len(row["samples"]) == 2 and not row["peer"], row
-        assert abs(row["memory_ratio"] - row["tokens_per_second"] / memory["tokens_per_second"]) < 1e-6, row
+        assert abs(row["memory_ratio"] - row["tokens_per_second"] / memory["tokens_per_second"]) < 1e-5, row
         slowest, fastest = 1000 / row["min"], 1000 / row["max"]
         assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"], row
         assert row["max_ms"] >= slowest * 0.999 and row["p50_ms"] <= 2 * slowest and fastest > 0, row

@@ -244,7 +244,7 @@ def colours_only_when_asked_for():
 @suite.test
 def pins_hold():
     talk = ["/pin 1", "Tell me about the land", "Tell me about the sky", "/context"]
-    flags = ["--kv", "5M", "-n", "70", "--ignore-eos"]
+    flags = ["--kv", "5M", "--on-full", "evict", "-n", "70", "--ignore-eos"]
     drawn = Map(chat("The password is 7512.", *talk, flags=flags).out)
     assert GLYPHS["dropped"] not in drawn.rows["turn 1"][1] and drawn.dropped > 0, drawn.rows
     drawn = Map(chat("The password is 7512.", talk[0], "/unpin turn 1", *talk[1:], flags=flags).out)
