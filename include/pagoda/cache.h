@@ -94,7 +94,8 @@ struct pagoda_flash_options {
     uint64_t write_budget_bytes; /* most bytes written while the cache is open; 0: no bound */
     uint64_t bytes_per_second;   /* paces reads, to see what a slower device would do; 0: as fast as it goes */
     bool read_all;               /* attend to every page, whatever is expected of it: exact, and slow */
-    double recall;               /* share of the attention that the pages read must be expected to have; 0: 0.95 */
+    double recall;               /* share of the attention that the pages read must be expected to have,
+                                  * unless what is left is spread out; 0: 0.95 */
     const struct pgd_vfs *files; /* for tests: calls that may fail; NULL: the system's */
     uint32_t stall_ms;           /* most milliseconds that a single token waits for flash; pages that are later are
                                   * stood in for by their digest. 0: wait as long as it takes */

@@ -33,9 +33,8 @@
 #include "pagoda/stats.h"
 
 #define PGD_POSITION_MAX 0x7fffffffu /* engines count positions in 31 bits */
-#define PGD_SHIFTS_MAX 64u           /* position gaps that are closed apart from each other */
+#define PGD_SHIFTS_MAX 64u           /* position gaps that are closed apart, and runs of blocks in one codec */
 #define PGD_RUNGS_MAX 3u             /* codecs that one cache uses: f16, and up to two smaller ones */
-#define PGD_RUNS_MAX 64u             /* runs of blocks in one codec that a sequence may have */
 #define PGD_THRIFT_LEVELS 6u         /* sizes.c: from plenty to as tight as can be */
 #define PGD_ROWS_MAX 96u             /* query rows that one work item takes at most */
 #define PGD_BLOCKS_MAX (1u << 27)
@@ -128,7 +127,7 @@ struct pagoda_cache {
     uint32_t recent_wanted;                        /* by the options: at most so many of the latest tokens ... */
     uint32_t exact_recent;                         /* ... and these are exact, those that may be taken back included */
     uint32_t shifts_max;                           /* up to PGD_SHIFTS_MAX */
-    uint32_t runs_max;                             /* up to PGD_RUNS_MAX */
+    uint32_t runs_max;                             /* likewise, of blocks in one codec */
     const struct pgd_codec *codecs[PGD_RUNGS_MAX]; /* f16 first, smaller ones behind it */
     enum pagoda_codec codec_ids[PGD_RUNGS_MAX];
     uint32_t rung_count;

@@ -39,6 +39,13 @@ static uint32_t slot_of(const struct pagoda_cache *cache, uint32_t layer, uint32
     return slot;
 }
 
+/* Whether the slot is that of a head of the layer. */
+static bool is_of_layer(const struct pagoda_cache *cache, uint32_t slot, uint32_t layer)
+{
+    const uint32_t name = cache->spill->detailed_heads[slot];
+    return name != PGD_DETAIL_NONE && (name - 1) / cache->spill->trust_heads == layer;
+}
+
 /* How much a head misses, by its name; nothing for PGD_DETAIL_NONE. */
 static float missed_by(const struct pgd_spill *spill, uint32_t name)
 {
@@ -89,29 +96,27 @@ static const uint8_t *detail_in(const struct pagoda_cache *cache, uint32_t index
 /* Whether a page has no detail for some head that should have one. */
 static bool lacks_some(const struct pagoda_cache *cache, uint32_t index, uint32_t layer)
 {
-    for (uint32_t head = 0; head < cache->layers[layer].shape.kv_heads; head++) {
-        const uint32_t slot = slot_of(cache, layer, head);
-        if (slot < cache->spill->detail_count && detail_in(cache, index, slot, 0) == NULL) {
-            return true;
-        }
+    bool lacks = false;
+    for (uint32_t slot = 0; slot < cache->spill->detail_count && !lacks; slot++) {
+        lacks = is_of_layer(cache, slot, layer) && detail_in(cache, index, slot, 0) == NULL;
     }
-    return false;
+    return lacks;
 }
 
 void pgd_detail_make_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer, const unsigned char *page)
 {
     const struct pgd_spill *spill = cache->spill;
-    const uint32_t key_size = cache->layers[layer].shape.key_size;
-    for (uint32_t head = 0; head < cache->layers[layer].shape.kv_heads; head++) {
-        const uint32_t slot = slot_of(cache, layer, head);
-        if (slot == spill->detail_count) {
+    for (uint32_t slot = 0; slot < spill->detail_count; slot++) {
+        if (!is_of_layer(cache, slot, layer)) {
             continue;
         }
+        const uint16_t name = spill->detailed_heads[slot];
         for (uint32_t cell = 0; cell < cache->page_cells; cell++) {
-            pgd_spill_decode_cell(cache, layer, page, head, cell);
-            pgd_detail_make(key_size, PGD_LANES, spill->rows, place_of(cache, index, slot, cell));
+            pgd_spill_decode_cell(cache, layer, page, (name - 1u) % spill->trust_heads, cell);
+            pgd_detail_make(cache->layers[layer].shape.key_size, PGD_LANES, spill->rows,
+                            place_of(cache, index, slot, cell));
         }
-        *kept_in(cache, index, slot) = (uint16_t) name_of(cache, layer, head);
+        *kept_in(cache, index, slot) = name;
     }
 }
 
@@ -142,12 +147,12 @@ void pgd_detail_catch_up(struct pagoda_cache *cache, uint32_t layer, const struc
 
 /* ---- deciding ---- */
 
-/* Whether some page that can be read lacks details. */
-static bool is_dense(const struct pagoda_cache *cache, uint32_t layer)
+/* Whether some page that can be read has no detail in a slot that is its layer's. */
+static bool is_behind(const struct pagoda_cache *cache, uint32_t slot, uint32_t layer)
 {
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         if (pgd_table_page(cache->table, index, layer)->state == PAGODA_PAGE_SPILLED &&
-            lacks_some(cache, index, layer)) {
+            detail_in(cache, index, slot, 0) == NULL) {
             return true;
         }
     }
@@ -170,7 +175,10 @@ void pgd_detail_decide(struct pagoda_cache *cache)
         }
     }
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-        spill->layers[layer].dense = spill->layers[layer].away > 0 && is_dense(cache, layer);
+        spill->layers[layer].dense = false;
+        for (uint32_t slot = 0; slot < spill->detail_count && !spill->layers[layer].dense; slot++) {
+            spill->layers[layer].dense = is_of_layer(cache, slot, layer) && is_behind(cache, slot, layer);
+        }
     }
 }
 
@@ -189,8 +197,8 @@ void pgd_detail_fetch(const struct pagoda_cache *cache, uint32_t index, uint32_t
     const uint32_t heads = cache->layers[layer].shape.kv_heads;
     fetch_bytes(pgd_spill_digest(cache, index, layer, 0, 0),
                 (uint64_t) heads * cache->page_cells * about->digest_bytes);
-    for (uint32_t head = 0; head < heads; head++) {
-        const uint8_t *detail = detail_in(cache, index, slot_of(cache, layer, head), 0);
+    for (uint32_t slot = 0; slot < cache->spill->detail_count; slot++) {
+        const uint8_t *detail = is_of_layer(cache, slot, layer) ? detail_in(cache, index, slot, 0) : NULL;
         if (detail != NULL) {
             fetch_bytes(detail, cache->page_cells * cache->spill->detail_bytes);
         }

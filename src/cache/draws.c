@@ -108,14 +108,8 @@ static void add_collapsed(const struct pgd_attend_call *call, uint32_t head, con
     const struct pagoda_cache *cache = call->cache;
     const struct pgd_attend_item item = {.head = head, .heads = 1, .tokens = 1};
     const struct pgd_digest_scores scores = pgd_attend_scores(call, call->group);
-    struct pgd_spill_cells cells = {.count = 0, .head = head};
-    for (uint32_t i = 0; i < chunk->cells; i++) {
-        const uint32_t index = chunk->block + (chunk->cell + i) / cache->page_cells;
-        if (pgd_table_page(cache->table, index, call->layer_index)->state == PAGODA_PAGE_COLLAPSED) {
-            const uint32_t at = index * cache->page_cells + (chunk->cell + i) % cache->page_cells;
-            pgd_spill_add_cell(cache, call->layer_index, at, &cells);
-        }
-    }
+    struct pgd_spill_cells cells;
+    pgd_attend_find_collapsed(call, chunk, head, &cells);
     const uint32_t count = cells.count;
     if (count == 0) {
         return;

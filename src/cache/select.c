@@ -82,14 +82,8 @@ static void score_scattered(const struct pgd_attend_call *call, const struct pgd
 void pgd_select_score(const struct pgd_attend_call *call, const struct pgd_attend_item *all,
                       const struct pgd_plan_chunk *chunk)
 {
-    const uint32_t page_cells = call->cache->page_cells;
-    const uint32_t first = chunk->block * page_cells + chunk->cell;
-    struct pgd_spill_cells cells = {.count = 0, .head = 0};
-    for (uint32_t at = first; at < first + chunk->cells; at++) {
-        if (pgd_spill_has_digests(call->cache, at / page_cells)) {
-            pgd_spill_add_cell(call->cache, call->layer_index, at, &cells);
-        }
-    }
+    struct pgd_spill_cells cells;
+    pgd_spill_find_cells(call->cache, call->layer_index, chunk, 0, &cells);
     for (uint32_t head = 0; cells.count > 0 && head < all->heads; head++) {
         const struct pgd_packed_rows rows = pgd_attend_packed_rows(call, all, chunk, head);
         pgd_spill_turn_to(call->cache, call->layer_index, head, &cells);

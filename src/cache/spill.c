@@ -533,6 +533,19 @@ void pgd_spill_add_cell(const struct pagoda_cache *cache, uint32_t layer, uint32
     cells->digests[cells->count++] = pgd_spill_digest(cache, at / page_cells, layer, cells->head, at % page_cells);
 }
 
+void pgd_spill_find_cells(const struct pagoda_cache *cache, uint32_t layer, const struct pgd_plan_chunk *chunk,
+                          uint32_t head, struct pgd_spill_cells *cells)
+{
+    const uint32_t first = chunk->block * cache->page_cells + chunk->cell;
+    cells->count = 0;
+    cells->head = head;
+    for (uint32_t at = first; at < first + chunk->cells; at++) {
+        if (pgd_spill_has_digests(cache, at / cache->page_cells)) {
+            pgd_spill_add_cell(cache, layer, at, cells);
+        }
+    }
+}
+
 void pgd_spill_turn_to(const struct pagoda_cache *cache, uint32_t layer, uint32_t head, struct pgd_spill_cells *cells)
 {
     const int64_t by =
@@ -662,7 +675,7 @@ static uint32_t coldest_page(const struct pagoda_cache *cache, uint32_t layer)
     return best;
 }
 
-/* One page of every layer; layers that are read in full go last: each of their pages is of use to every token. */
+/* One page of every layer; those that the next token reads in full go last: each of their pages is one read less. */
 static bool spill_coldest(struct pagoda_cache *cache, bool dense)
 {
     bool any = false;

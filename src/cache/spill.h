@@ -289,6 +289,10 @@ struct pgd_spill_cells {
 /* Adds a cell whose block has digests. */
 void pgd_spill_add_cell(const struct pagoda_cache *cache, uint32_t layer, uint32_t at, struct pgd_spill_cells *cells);
 
+/* All cells of a chunk whose blocks have digests. */
+void pgd_spill_find_cells(const struct pagoda_cache *cache, uint32_t layer, const struct pgd_plan_chunk *chunk,
+                          uint32_t head, struct pgd_spill_cells *cells);
+
 /* Turns to the digests of another KV head. */
 void pgd_spill_turn_to(const struct pagoda_cache *cache, uint32_t layer, uint32_t head, struct pgd_spill_cells *cells);
 
@@ -459,6 +463,10 @@ bool pgd_attend_selects(const struct pagoda_cache *cache, uint32_t layer);
 
 /* Where this thread's scores of up to PGD_CHUNK_BLOCKS digests go. */
 struct pgd_digest_scores pgd_attend_scores(const struct pgd_attend_call *call, uint32_t rows);
+
+/* The cells of a chunk that nothing but digests is left of. */
+void pgd_attend_find_collapsed(const struct pgd_attend_call *call, const struct pgd_plan_chunk *chunk, uint32_t head,
+                               struct pgd_spill_cells *cells);
 
 /* Merges the stand-ins of all pages that are not read into `rotated`, for one KV head of an item whose queries are
  * packed. */

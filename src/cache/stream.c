@@ -251,14 +251,14 @@ static void recall_scores(const struct pgd_attend_call *call, uint32_t head, con
 }
 
 /* Cells of a chunk that are stood in for: what `is_absent` says of their blocks. */
-static void find_absent(const struct pgd_attend_call *call, const struct pgd_plan_chunk *chunk,
+static void find_absent(const struct pgd_attend_call *call, const struct pgd_plan_chunk *chunk, uint32_t head,
                         bool (*is_absent)(const struct pgd_attend_call *call, uint32_t index),
                         struct pgd_spill_cells *absent)
 {
     const uint32_t page_cells = call->cache->page_cells;
     const uint32_t first = chunk->block * page_cells + chunk->cell;
     absent->count = 0;
-    absent->head = 0;
+    absent->head = head;
     for (uint32_t at = first; at < first + chunk->cells; at++) {
         if (is_absent(call, at / page_cells)) {
             pgd_spill_add_cell(call->cache, call->layer_index, at, absent);
@@ -281,6 +281,12 @@ static bool is_unread(const struct pgd_attend_call *call, uint32_t index)
     return call->cache->spill->unread[index] != 0 && !is_late(call, index);
 }
 
+void pgd_attend_find_collapsed(const struct pgd_attend_call *call, const struct pgd_plan_chunk *chunk, uint32_t head,
+                               struct pgd_spill_cells *cells)
+{
+    find_absent(call, chunk, head, is_collapsed, cells);
+}
+
 void pgd_attend_stand_ins(const struct pgd_attend_call *call, const struct pgd_attend_item *item, uint32_t head,
                           const struct pgd_partial *rotated)
 {
@@ -290,9 +296,8 @@ void pgd_attend_stand_ins(const struct pgd_attend_call *call, const struct pgd_a
     for (uint32_t c = 0; c < cache->plan.chunk_count; c++) {
         const struct pgd_plan_chunk *chunk = &cache->plan.chunks[c];
         struct pgd_spill_cells absent;
-        find_absent(call, chunk, is_collapsed, &absent);
+        pgd_attend_find_collapsed(call, chunk, item->head + head, &absent);
         if (absent.count > 0) {
-            pgd_spill_turn_to(cache, call->layer_index, item->head + head, &absent);
             const struct pgd_packed_rows packed = pgd_attend_packed_rows(call, item, chunk, head);
             pgd_detail_score(call, &packed, &absent, &scores);
             stand_in(call, rows, &absent, &scores, &call->worker->partial);
@@ -325,7 +330,7 @@ static void stand_in_for_unread(const struct pgd_attend_call *call, uint32_t kv_
     uint32_t c;
     while ((c = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < plan->chunk_count) {
         struct pgd_spill_cells absent;
-        find_absent(call, &plan->chunks[c], is_unread, &absent);
+        find_absent(call, &plan->chunks[c], 0, is_unread, &absent);
         for (uint32_t head = 0; head < kv_heads; head++) {
             const struct pgd_partial partial = stand_in_partial(call, head, c);
             if (absent.count > 0) {
@@ -343,7 +348,7 @@ static void stand_in_for_late(const struct pgd_attend_call *call, uint32_t head,
     const struct pgd_plan *plan = &call->cache->plan;
     for (uint32_t c = 0; c < plan->chunk_count; c++) {
         struct pgd_spill_cells absent;
-        find_absent(call, &plan->chunks[c], is_late, &absent);
+        find_absent(call, &plan->chunks[c], 0, is_late, &absent);
         if (absent.count > 0) {
             stand_in_scored(call, head, &absent, &call->worker->partial);
             call->cache->kernels->merge(call->group, call->shape.value_size, rotated, &call->worker->partial);

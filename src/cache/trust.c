@@ -57,21 +57,6 @@ void pgd_trust_note(const struct pgd_attend_call *call, const struct pgd_attend_
     }
 }
 
-/* Digests of a chunk, for one KV head; 0 when it has none, or not for all its cells. */
-static uint32_t digests_of(const struct pgd_attend_call *call, const struct pgd_plan_chunk *chunk, uint32_t head,
-                           const uint8_t **digests)
-{
-    const struct pagoda_cache *cache = call->cache;
-    for (uint32_t i = 0; i < chunk->cells; i++) {
-        const uint32_t index = chunk->block + (chunk->cell + i) / cache->page_cells;
-        if (!pgd_spill_has_digests(cache, index)) {
-            return 0;
-        }
-        digests[i] = pgd_spill_digest(cache, index, call->layer_index, head, (chunk->cell + i) % cache->page_cells);
-    }
-    return chunk->cells;
-}
-
 /* The rows of the item's last token. */
 static struct pgd_packed_rows last_rows(const struct pgd_attend_call *call, const struct pgd_attend_item *item,
                                         const struct pgd_plan_chunk *chunk)
@@ -93,9 +78,21 @@ struct comparison {
     float expected; /* the same by digests */
 };
 
-static void compare_chunk(struct comparison *comparison, float share, float expected, bool holds_much)
+/* Of one query head. */
+struct judged_row {
+    const float *masses; /* of its chunks, as logarithms */
+    float total;         /* of all of them */
+    float least;         /* chunks with less are passed over */
+    struct comparison comparison;
+};
+
+static void compare_row(struct judged_row *row, uint32_t chunk_index, float expected_mass)
 {
-    if (!holds_much) {
+    struct comparison *comparison = &row->comparison;
+    const float mass = row->masses[chunk_index];
+    const float share = pgd_ref_exp(mass - row->total);
+    const float expected = pgd_ref_exp(fminf(0, expected_mass - row->total));
+    if (mass <= row->total + LEAST_SHARE) {
         comparison->drawn += share;
         comparison->expected += expected;
     } else if (expected < share * FAR_LESS) {
@@ -103,45 +100,60 @@ static void compare_chunk(struct comparison *comparison, float share, float expe
     }
 }
 
-static struct comparison compare(const struct pgd_attend_call *call, const struct pgd_attend_item *item, uint32_t slot,
-                                 uint32_t g)
+/* Asks the digests of a chunk, if it counts for some row and all its cells have them. */
+static void compare_chunk(const struct pgd_attend_call *call, const struct pgd_attend_item *item, uint32_t chunk_index,
+                          struct judged_row *judged)
 {
-    const struct pagoda_cache *cache = call->cache;
+    const struct pgd_plan_chunk *chunk = &call->cache->plan.chunks[chunk_index];
     const struct pgd_digest_scores scores = pgd_attend_scores(call, call->group);
-    const float *masses = masses_of(call, slot, item->head * call->group + g);
-    const float total = pgd_select_log_of_sum(masses, cache->plan.chunk_count);
-    const float least = total + (slot % LIFT_EVERY == 0 ? LIFT_LEAST : LEAST_SHARE);
-    struct comparison comparison = {0, 0, 0};
-    for (uint32_t c = 0; c < cache->plan.chunk_count; c++) {
-        const struct pgd_plan_chunk *chunk = &cache->plan.chunks[c];
-        const uint8_t *digests[PGD_CHUNK_BLOCKS];
-        const uint32_t count = masses[c] > least ? digests_of(call, chunk, item->head, digests) : 0;
-        if (count > 0) {
-            const struct pgd_packed_rows rows = last_rows(call, item, chunk);
-            cache->kernels->score_digests(&call->shape, PGD_LANES, count, digests, &rows, call->worker->digest,
-                                          &scores);
-            const float expected = pgd_select_log_of_sum(scores.mass + (size_t) g * scores.stride, count);
-            compare_chunk(&comparison, pgd_ref_exp(masses[c] - total), pgd_ref_exp(fminf(0, expected - total)),
-                          masses[c] > total + LEAST_SHARE);
+    struct pgd_spill_cells cells;
+    bool counts = false;
+    for (uint32_t g = 0; g < call->group; g++) {
+        counts = counts || judged[g].masses[chunk_index] > judged[g].least;
+    }
+    if (!counts) {
+        return;
+    }
+    pgd_spill_find_cells(call->cache, call->layer_index, chunk, item->head, &cells);
+    if (cells.count < chunk->cells) {
+        return;
+    }
+    const struct pgd_packed_rows rows = last_rows(call, item, chunk);
+    call->cache->kernels->score_digests(&call->shape, PGD_LANES, cells.count, cells.digests, &rows,
+                                        call->worker->digest, &scores);
+    for (uint32_t g = 0; g < call->group; g++) {
+        if (judged[g].masses[chunk_index] > judged[g].least) {
+            const float *expected = scores.mass + (size_t) g * scores.stride;
+            compare_row(&judged[g], chunk_index, pgd_select_log_of_sum(expected, cells.count));
         }
     }
-    return comparison;
 }
 
 void pgd_trust_judge(const struct pgd_attend_call *call, const struct pgd_attend_item *item)
 {
     struct pgd_spill *spill = call->cache->spill;
+    const uint32_t chunks = call->cache->plan.chunk_count;
+    struct judged_row judged[PAGODA_HEADS_MAX];
     uint32_t slot = 0;
     if (!is_looked_at(call, item, &slot)) {
         return;
     }
+    const bool lifts = slot % LIFT_EVERY == 0;
+    for (uint32_t g = 0; g < call->group; g++) {
+        const float *masses = masses_of(call, slot, item->head * call->group + g);
+        const float total = pgd_select_log_of_sum(masses, chunks);
+        judged[g] = (struct judged_row) {masses, total, total + (lifts ? LIFT_LEAST : LEAST_SHARE), {0, 0, 0}};
+    }
+    for (uint32_t c = 0; c < chunks; c++) {
+        compare_chunk(call, item, c, judged);
+    }
     float most = 0;
     for (uint32_t g = 0; g < call->group; g++) {
-        const struct comparison comparison = compare(call, item, slot, g);
-        const bool counts = slot % LIFT_EVERY == 0 && comparison.drawn > 0 && comparison.expected > 0;
-        most = fmaxf(most, comparison.missed);
+        const struct comparison *comparison = &judged[g].comparison;
+        const bool counts = lifts && comparison->drawn > 0 && comparison->expected > 0;
+        most = fmaxf(most, comparison->missed);
         spill->judged_lifts[slot * spill->lift_heads + item->head * call->group + g] = (struct pgd_lift) {
-            counts ? comparison.drawn : 0, counts ? logf(comparison.drawn / comparison.expected) : 0};
+            counts ? comparison->drawn : 0, counts ? logf(comparison->drawn / comparison->expected) : 0};
     }
     spill->judged[slot * spill->trust_heads + item->head] = most;
 }
