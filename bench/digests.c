@@ -29,12 +29,12 @@
 #include "bench/common/bench.h"
 #include "bench/common/digest_methods.h"
 #include "bench/common/digest_trust.h"
+#include "cache/spill.h"
 #include "kernels/packed.h"
 
-#define RECENT 128u     /* tokens at the end that are always read */
-#define SEEN_STEP 4u    /* of so many queries, one is learned from */
-#define TRIED_STEP 64u  /* digests are tried on the last of so many tokens; that one is not learned from */
-#define DETAIL_PART 12u /* as in src/cache/detail.c */
+#define RECENT 128u    /* tokens at the end that are always read */
+#define SEEN_STEP 4u   /* of so many queries, one is learned from */
+#define TRIED_STEP 64u /* digests are tried on the last of so many tokens; that one is not learned from */
 
 static void *need(size_t count, size_t bytes)
 {
@@ -613,11 +613,11 @@ static int by_missed(const void *a, const void *b)
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* Details for the heads that missed most before: one in DETAIL_PART, then for twice as many. */
+/* Details for the heads that missed most before: for as many as the cache has slots, then for twice as many. */
 static void print_detailed(struct results *results)
 {
     qsort(results->heads, results->count, sizeof *results->heads, by_missed);
-    for (uint32_t slots = (results->count + DETAIL_PART - 1) / DETAIL_PART; slots < results->count; slots *= 2) {
+    for (uint32_t slots = pgd_detail_slots(results->count); slots < results->count; slots *= 2) {
         const double part = (double) slots / results->count;
         struct tally tally = {0};
         char name[64];

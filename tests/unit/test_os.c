@@ -702,18 +702,29 @@ TEST(direct_transfers_bypass_the_page_cache_or_are_refused)
     remove_root();
 }
 
+/* A ring on a scratch file in a new root; NULL, and nothing is left, where there is no io_uring. */
+static struct pgd_ring *open_ring(uint32_t depth, struct pgd_file **file)
+{
+    const struct pgd_vfs *const vfs = pgd_os_vfs();
+    struct pgd_ring *ring = NULL;
+    int descriptor;
+    make_root();
+    *file = open_scratch(&descriptor);
+    if (vfs->ring_open(vfs->user, *file, depth, &ring) != 0) {
+        vfs->close(vfs->user, *file);
+        remove_root();
+        return NULL;
+    }
+    return ring;
+}
+
 TEST(a_ring_reads_what_was_written)
 {
     enum { DEPTH = 4, BYTES = 1000 };
-    make_root();
     const struct pgd_vfs *const vfs = pgd_os_vfs();
-    int descriptor;
-    struct pgd_file *const file = open_scratch(&descriptor);
-    struct pgd_ring *ring = NULL;
-    const int number = vfs->ring_open(vfs->user, file, DEPTH, &ring);
-    if (number != 0) {
-        vfs->close(vfs->user, file);
-        remove_root();
+    struct pgd_file *file;
+    struct pgd_ring *const ring = open_ring(DEPTH, &file);
+    if (ring == NULL) {
         SKIP("there is no io_uring");
     }
     char written[DEPTH][BYTES];
@@ -762,14 +773,10 @@ TEST(a_ring_reads_what_was_written)
 TEST(a_ring_forgets_what_the_kernel_did_not_take)
 {
     enum { DEPTH = 4, BYTES = 100 };
-    make_root();
     const struct pgd_vfs *const vfs = pgd_os_vfs();
-    int descriptor;
-    struct pgd_file *const file = open_scratch(&descriptor);
-    struct pgd_ring *ring = NULL;
-    if (vfs->ring_open(vfs->user, file, DEPTH, &ring) != 0) {
-        vfs->close(vfs->user, file);
-        remove_root();
+    struct pgd_file *file;
+    struct pgd_ring *const ring = open_ring(DEPTH, &file);
+    if (ring == NULL) {
         SKIP("there is no io_uring");
     }
     char written[BYTES];
