@@ -701,7 +701,8 @@ static void twin_reset(struct twin *twin, struct pgd_pool *pool)
     twin->out_count = 0;
 }
 
-/* A pool of random classes and its twin, in which all operations are tried. */
+/* A pool of random classes and its twin, in which all operations are tried. Without a slab for each class and one
+ * more, most of them may be refused, and little tried. */
 static void twin_prepare(struct twin *twin, struct test_rng *rng, uint64_t *arena)
 {
     memset(twin, 0, sizeof *twin);
@@ -712,7 +713,10 @@ static void twin_prepare(struct twin *twin, struct test_rng *rng, uint64_t *aren
     struct pgd_pool_layout layout;
     CHECK_EQ_INT(pgd_pool_layout_make(&layout, 0, twin->classes, twin->class_count, NULL), PAGODA_OK);
     twin->slab_units = layout.slab_bytes / 64;
-    twin->slab_count = 1 + (uint32_t) test_rng_below(rng, TWIN_UNITS_MAX / twin->slab_units);
+    const uint32_t slabs_max = (uint32_t) (TWIN_UNITS_MAX / twin->slab_units);
+    const uint32_t slabs_min = twin->class_count + 1;
+    CHECK(slabs_max >= slabs_min);
+    twin->slab_count = slabs_min + (uint32_t) test_rng_below(rng, slabs_max - slabs_min + 1);
     twin->limit = twin->slab_count;
     *arena = twin->slab_count * layout.slab_bytes + test_rng_below(rng, layout.slab_bytes);
 }
