@@ -186,10 +186,12 @@ static void run_text(struct pgd_bridge *bridge, const int32_t *tokens)
 /* ---- what is measured ---- */
 
 static bool own_only;
+static uint32_t page_tokens;
 
 static bool is_asked(size_t method)
 {
-    return !own_only || method >= DIGEST_OURS;
+    const bool fits = digest_methods[method].span == 0 || page_tokens == PGD_LANES;
+    return fits && (!own_only || method >= DIGEST_OURS);
 }
 
 #define BEST_COUNTS 3
@@ -617,7 +619,7 @@ static int by_missed(const void *a, const void *b)
 static void print_detailed(struct results *results)
 {
     qsort(results->heads, results->count, sizeof *results->heads, by_missed);
-    for (uint32_t slots = pgd_detail_slots(results->count); slots < results->count; slots *= 2) {
+    for (uint32_t slots = pgd_detail_slots(results->count, PGD_DETAIL_PART); slots < results->count; slots *= 2) {
         const double part = (double) slots / results->count;
         struct tally tally = {0};
         char name[64];
@@ -655,7 +657,8 @@ int main(int argc, char **argv)
     capture.tokens = bench_number(argc, argv, "--tokens", 8000);
     capture.measured = capture.tokens - bench_number(argc, argv, "--queries", 32);
     capture.seen = bench_number(argc, argv, "--seen", capture.measured);
-    const uint32_t page = (uint32_t) bench_number(argc, argv, "--page", PGD_LANES);
+    page_tokens = (uint32_t) bench_number(argc, argv, "--page", PGD_LANES);
+    const uint32_t page = page_tokens;
     const char *text = bench_option(argc, argv, "--text", "build/texts/debian-handbook.txt");
     struct results results = {.each = bench_number(argc, argv, "--each", 0) != 0};
     own_only = bench_number(argc, argv, "--own", 0) != 0;

@@ -477,6 +477,7 @@ struct digest_bench {
     size_t bytes;
     uint8_t *memory; /* pages of a layer and KV head lie apart, as blocks do */
     const uint8_t **digests;
+    const uint8_t **along;
     float *scratch;
     float *weights;
     struct pgd_digest_scores scores;
@@ -488,6 +489,8 @@ static void find_digests(struct digest_bench *d, uint32_t which)
     const size_t stride = (size_t) d->bench->model.layers * d->bench->model.kv_heads;
     for (uint32_t page = 0; page < d->pages; page++) {
         d->digests[page] = d->memory + (page * stride + which) * d->bytes;
+        d->along[page] =
+            d->digests[page] + pgd_digest_layout(d->bench->model.head_size, d->bench->model.head_size).along;
     }
 }
 
@@ -506,7 +509,8 @@ static double digest_ms(struct digest_bench *d, bool blend)
                 b->kernels->blend_digests(&b->shape, d->pages, d->digests, rows.count, d->weights, &d->scores,
                                           b->partial.out);
             } else {
-                b->kernels->score_digests(&b->shape, PGD_LANES, d->pages, d->digests, &rows, d->scratch, &d->scores);
+                const struct pgd_digest_pages pages = {d->pages, PGD_LANES, d->digests, d->along, NULL};
+                b->kernels->score_digests(&b->shape, &pages, &rows, d->scratch, &d->scores);
             }
             seconds += bench_seconds() - start;
         }
@@ -523,6 +527,7 @@ static double fill_digests(struct digest_bench *d)
     float means[4 * 256];
     const struct pgd_digest_queries queries = {d->bench->partial.out, means, d->bench->model.group};
     float *rows = floats((size_t) 2 * PGD_LANES * size);
+    float *scratch = floats(pgd_digest_make_floats(size, PGD_LANES));
     uint32_t state = 1;
     double times[SAMPLE_BLOCKS];
     for (uint32_t i = 0; i < SAMPLE_BLOCKS; i++) {
@@ -531,7 +536,7 @@ static double fill_digests(struct digest_bench *d)
             means[k % (4 * (size_t) size)] = rows[k];
         }
         const double start = bench_seconds();
-        pgd_digest_make(size, size, PGD_LANES, rows, rows + (size_t) PGD_LANES * size, &queries,
+        pgd_digest_make(size, size, PGD_LANES, rows, rows + (size_t) PGD_LANES * size, &queries, scratch,
                         d->memory + i * d->bytes);
         times[i] = bench_seconds() - start;
     }
@@ -539,6 +544,7 @@ static double fill_digests(struct digest_bench *d)
         memcpy(d->memory + i * d->bytes, d->memory + i % SAMPLE_BLOCKS * d->bytes, d->bytes);
     }
     free(rows);
+    free(scratch);
     return pgd_statistics_median(times, SAMPLE_BLOCKS) * 1e6;
 }
 
@@ -547,11 +553,12 @@ static void run_digest_model(struct bench *b, int argc, char **argv)
     struct digest_bench d = {
         .bench = b,
         .pages = b->context / PGD_LANES,
-        .bytes = pgd_digest_bytes(b->model.head_size, b->model.head_size),
+        .bytes = pgd_digest_bytes(b->model.head_size, b->model.head_size, 1),
     };
     const size_t scores = (size_t) d.pages * b->model.group;
     d.memory = need(malloc(d.bytes * cells_of(b)));
     d.digests = need(malloc(d.pages * sizeof *d.digests));
+    d.along = need(malloc(d.pages * sizeof *d.along));
     d.scratch = floats(pgd_digest_scratch_floats(b->model.head_size, b->model.group));
     d.weights = floats(scores);
     d.scores = (struct pgd_digest_scores) {floats(scores), {floats(scores), floats(scores)}, d.pages};
@@ -569,6 +576,7 @@ static void run_digest_model(struct bench *b, int argc, char **argv)
     }
     free(d.memory);
     free(d.digests);
+    free(d.along);
     free(d.scratch);
     free(d.weights);
     free(d.scores.mass);

@@ -231,27 +231,54 @@ static void score_signs(const struct head *head, const struct method *method, co
     *mass = *reach;
 }
 
+/* Of some blocks from number `first` on. */
+static void make_digest(const struct head *head, const struct method *method, uint32_t first, uint32_t blocks,
+                        uint8_t *digest)
+{
+    static float keys[PGD_DIGEST_BLOCKS_MAX * PGD_LANES * SIZE_MAX_HERE];
+    static float values[PGD_DIGEST_BLOCKS_MAX * PGD_LANES * SIZE_MAX_HERE];
+    static float scratch[PGD_DIGEST_BLOCKS_MAX * PGD_LANES * (SIZE_MAX_HERE + PGD_DIGEST_QUERIES_MAX)];
+    const size_t at = (size_t) first * PGD_LANES * head->size;
+    const size_t bytes = (size_t) blocks * PGD_LANES * head->size * sizeof(float);
+    memcpy(keys, head->keys[true] + at, bytes);
+    memcpy(values, head->values[true] + at, bytes);
+    pgd_digest_make(head->size, head->size, blocks * PGD_LANES, keys, values, method->kappa == 0 ? NULL : &head->seen,
+                    scratch, digest);
+}
+
 static void make_ours(const struct head *head, const struct method *method, uint32_t page, float *digest)
 {
-    const size_t bytes = pgd_digest_bytes(head->size, head->size);
-    for (uint32_t block = 0; block < head->page / PGD_LANES; block++) {
-        const size_t at = (size_t) block * PGD_LANES * head->size;
-        pgd_digest_make(head->size, head->size, PGD_LANES, page_rows(head, head->keys, true, page) + at,
-                        page_rows(head, head->values, true, page) + at, method->kappa == 0 ? NULL : &head->seen,
-                        (uint8_t *) digest + block * bytes);
+    const size_t bytes = pgd_digest_bytes(head->size, head->size, 1);
+    const uint32_t blocks = head->page / PGD_LANES;
+    for (uint32_t block = 0; block < blocks; block++) {
+        make_digest(head, method, page * blocks + block, 1, (uint8_t *) digest + block * bytes);
     }
 }
 
-/* The same, and behind the digests the details of all blocks. */
+/* Pages of one block: those that share a digest keep a copy of it each. */
+static void make_spanned(const struct head *head, const struct method *method, uint32_t page, float *digest)
+{
+    const uint32_t place = page % method->span;
+    const uint32_t left = head->pages - page;
+    if (place == 0) {
+        make_digest(head, method, page, left < method->span ? left : method->span, (uint8_t *) digest);
+    } else {
+        memcpy(digest, digest - digest_floats(head), pgd_digest_bytes(head->size, head->size, method->span));
+    }
+}
+
+/* The same as make_ours, and behind the digests the details of all blocks. */
 static void make_detailed(const struct head *head, const struct method *method, uint32_t page, float *digest)
 {
     const uint32_t blocks = head->page / PGD_LANES;
-    uint8_t *details = (uint8_t *) digest + (size_t) blocks * pgd_digest_bytes(head->size, head->size);
+    const size_t bytes = pgd_digest_bytes(head->size, head->size, 1);
+    const uint8_t *digests = (const uint8_t *) digest;
+    uint8_t *details = (uint8_t *) digest + blocks * bytes;
     make_ours(head, method, page, digest);
     for (uint32_t block = 0; block < blocks; block++) {
         pgd_detail_make(head->size, PGD_LANES,
                         page_rows(head, head->keys, true, page) + (size_t) block * PGD_LANES * head->size,
-                        details + (size_t) block * pgd_detail_bytes(head->size));
+                        digests + block * bytes, details + (size_t) block * pgd_detail_bytes(head->size));
     }
 }
 
@@ -265,10 +292,11 @@ static void score_block(const struct head *head, const uint8_t *digest, const st
     pgd_kernels_select(NULL)->blend_digests(&head->shape, 1, &digest, 1, &one, &of_row, value);
 }
 
-/* `detail` may be NULL. */
-static void score_ours_page(const struct head *head, const uint8_t *digest, const uint8_t *detail,
+/* `detail` may be NULL; `place` is which of the pages that share its digest a page is. */
+static void score_ours_page(const struct head *head, const uint8_t *digest, const uint8_t *detail, uint32_t place,
                             const struct pgd_packed_rows *rows, uint32_t page, struct answer *answer)
 {
+    const uint32_t along_at = pgd_digest_layout(head->size, head->size).along + place * PGD_LANES;
     _Alignas(64) float scratch[ROWS_MAX * SIZE_MAX_HERE];
     const struct pgd_kernels *kernels = pgd_kernels_select(NULL);
     float mass[PAGE_MAX / PGD_LANES][ROWS_MAX];
@@ -277,16 +305,14 @@ static void score_ours_page(const struct head *head, const uint8_t *digest, cons
     const uint32_t blocks = head->page / PGD_LANES;
     for (uint32_t block = 0; block < blocks; block++) {
         const struct pgd_digest_scores scores = {mass[block], {lean[0], lean[1]}, 1};
-        if (detail != NULL) {
-            kernels->score_details(&head->shape, PGD_LANES, 1, &digest, &detail, rows, scratch, &scores);
-            detail += pgd_detail_bytes(head->size);
-        } else {
-            kernels->score_digests(&head->shape, PGD_LANES, 1, &digest, rows, scratch, &scores);
-        }
+        const uint8_t *along = digest + along_at;
+        const struct pgd_digest_pages one = {1, PGD_LANES, &digest, &along, detail == NULL ? NULL : &detail};
+        kernels->score_digests(&head->shape, &one, rows, scratch, &scores);
+        detail = detail == NULL ? NULL : detail + pgd_detail_bytes(head->size);
         for (uint32_t row = 0; row < rows->count; row++) {
             score_block(head, digest, &scores, row, values[block][row]);
         }
-        digest += pgd_digest_bytes(head->size, head->size);
+        digest += pgd_digest_bytes(head->size, head->size, 1);
     }
     for (uint32_t row = 0; row < rows->count; row++) {
         float all[PAGE_MAX / PGD_LANES];
@@ -306,10 +332,10 @@ static void score_ours_page(const struct head *head, const uint8_t *digest, cons
     }
 }
 
-static void score_pages(const struct head *head, const float *digests, bool detailed, const struct query *query,
-                        struct answer *answer)
+static void score_pages(const struct head *head, const float *digests, bool detailed, uint32_t span,
+                        const struct query *query, struct answer *answer)
 {
-    const size_t digest_bytes_of_page = (size_t) head->page / PGD_LANES * pgd_digest_bytes(head->size, head->size);
+    const size_t digest_bytes_of_page = (size_t) head->page / PGD_LANES * pgd_digest_bytes(head->size, head->size, 1);
     int32_t high[ROWS_MAX * SIZE_MAX_HERE / 4];
     int32_t low[ROWS_MAX * SIZE_MAX_HERE / 4];
     float unit[ROWS_MAX];
@@ -321,25 +347,42 @@ static void score_pages(const struct head *head, const float *digests, bool deta
     }
     for (uint32_t page = 0; page < head->pages; page++) {
         const uint8_t *digest = (const uint8_t *) (const void *) (digests + page * digest_floats(head));
-        score_ours_page(head, digest, detailed ? digest + digest_bytes_of_page : NULL, &rows, page, answer);
+        score_ours_page(head, digest, detailed ? digest + digest_bytes_of_page : NULL, page % span, &rows, page,
+                        answer);
     }
 }
 
 static void score_ours(const struct head *head, const float *digests, const struct query *query, struct answer *answer)
 {
-    score_pages(head, digests, false, query, answer);
+    score_pages(head, digests, false, 1, query, answer);
+}
+
+static void score_pairs(const struct head *head, const float *digests, const struct query *query, struct answer *answer)
+{
+    score_pages(head, digests, false, 2, query, answer);
+}
+
+static void score_fours(const struct head *head, const float *digests, const struct query *query, struct answer *answer)
+{
+    score_pages(head, digests, false, 4, query, answer);
+}
+
+static void score_eights(const struct head *head, const float *digests, const struct query *query,
+                         struct answer *answer)
+{
+    score_pages(head, digests, false, 8, query, answer);
 }
 
 static void score_detailed(const struct head *head, const float *digests, const struct query *query,
                            struct answer *answer)
 {
-    score_pages(head, digests, true, query, answer);
+    score_pages(head, digests, true, 1, query, answer);
 }
 
 static void score_lifted(const struct head *head, const float *digests, const struct query *query,
                          struct answer *answer)
 {
-    score_pages(head, digests, false, query, answer);
+    score_pages(head, digests, false, 1, query, answer);
     for (uint32_t row = 0; row < head->group; row++) {
         for (uint32_t page = 0; page < head->pages; page++) {
             answer->reach[row][page] += head->lift[row];
@@ -384,24 +427,27 @@ static void score_oracle(const struct head *head, const float *digests, const st
 
 const struct method digest_methods[DIGEST_METHODS] = {
     {.name = "pages by lot", .score_all = score_lot},
-    {"box, kappa 1 (Quest)", 3, {4, 8, 4}, 1.0f, false, true, make_box, score_box, NULL},
-    {"box, kappa 0.5", 3, {4, 8, 4}, 0.5f, false, true, make_box, score_box, NULL},
-    {"box, kappa 0.3", 3, {4, 8, 4}, 0.3f, false, true, make_box, score_box, NULL},
-    {"box, kappa 0", 3, {4, 8, 4}, 0.0f, false, true, make_box, score_box, NULL},
-    {"box, kappa 0.3, rotated", 3, {4, 8, 4}, 0.3f, true, true, make_box, score_box, NULL},
-    {"mean", 2, {8, 8}, 0, false, true, make_mean, score_mean, NULL},
-    {"mean + half variance", 3, {4, 8, 4}, 0, false, true, make_mean, score_normal, NULL},
-    {"mean + half variance, rotated", 3, {4, 8, 4}, 0, true, true, make_mean, score_normal, NULL},
-    {"mean + 1.5 deviations", 3, {4, 8, 4}, 1.5f, false, true, make_mean, score_deviation, NULL},
-    {"mean + 3 deviations", 3, {4, 8, 4}, 3.0f, false, true, make_mean, score_deviation, NULL},
-    {"mean + 3 deviations, rotated", 3, {4, 8, 4}, 3.0f, true, true, make_mean, score_deviation, NULL},
-    {"mean + sum of 0.3 |q| deviation", 3, {4, 8, 4}, 0.3f, false, true, make_mean, score_absolute, NULL},
-    {"means of two halves", 3, {3, 6, 6}, 0, false, true, make_halves, score_halves, NULL},
-    {"signs of each token", 0, {0}, 0, true, false, make_signs, score_signs, NULL},
-    {"two lines, queries not known", 0, {0}, 0, true, true, make_ours, NULL, score_ours},
-    [DIGEST_OURS] = {"two lines", 0, {0}, 1, true, true, make_ours, NULL, score_ours},
-    [DIGEST_LIFTED] = {"two lines, lifted", 0, {0}, 1, true, true, make_ours, NULL, score_lifted},
-    [DIGEST_DETAILED] = {"two lines and details", 0, {0}, 1, true, true, make_detailed, NULL, score_detailed},
+    {"box, kappa 1 (Quest)", 3, {4, 8, 4}, 1.0f, false, true, make_box, score_box, NULL, 0},
+    {"box, kappa 0.5", 3, {4, 8, 4}, 0.5f, false, true, make_box, score_box, NULL, 0},
+    {"box, kappa 0.3", 3, {4, 8, 4}, 0.3f, false, true, make_box, score_box, NULL, 0},
+    {"box, kappa 0", 3, {4, 8, 4}, 0.0f, false, true, make_box, score_box, NULL, 0},
+    {"box, kappa 0.3, rotated", 3, {4, 8, 4}, 0.3f, true, true, make_box, score_box, NULL, 0},
+    {"mean", 2, {8, 8}, 0, false, true, make_mean, score_mean, NULL, 0},
+    {"mean + half variance", 3, {4, 8, 4}, 0, false, true, make_mean, score_normal, NULL, 0},
+    {"mean + half variance, rotated", 3, {4, 8, 4}, 0, true, true, make_mean, score_normal, NULL, 0},
+    {"mean + 1.5 deviations", 3, {4, 8, 4}, 1.5f, false, true, make_mean, score_deviation, NULL, 0},
+    {"mean + 3 deviations", 3, {4, 8, 4}, 3.0f, false, true, make_mean, score_deviation, NULL, 0},
+    {"mean + 3 deviations, rotated", 3, {4, 8, 4}, 3.0f, true, true, make_mean, score_deviation, NULL, 0},
+    {"mean + sum of 0.3 |q| deviation", 3, {4, 8, 4}, 0.3f, false, true, make_mean, score_absolute, NULL, 0},
+    {"means of two halves", 3, {3, 6, 6}, 0, false, true, make_halves, score_halves, NULL, 0},
+    {"signs of each token", 0, {0}, 0, true, false, make_signs, score_signs, NULL, 0},
+    {"two lines, queries not known", 0, {0}, 0, true, true, make_ours, NULL, score_ours, 0},
+    [DIGEST_OURS] = {"two lines", 0, {0}, 1, true, true, make_ours, NULL, score_ours, 0},
+    [DIGEST_LIFTED] = {"two lines, lifted", 0, {0}, 1, true, true, make_ours, NULL, score_lifted, 0},
+    [DIGEST_DETAILED] = {"two lines and details", 0, {0}, 1, true, true, make_detailed, NULL, score_detailed, 0},
+    {"two lines for 2 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_pairs, 2},
+    {"two lines for 4 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_fours, 4},
+    {"two lines for 8 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_eights, 8},
     {.name = "oracle: true mass, value mean", .stands_in = true, .score_all = score_oracle},
 };
 
@@ -415,7 +461,10 @@ uint32_t digest_bytes(const struct head *head, const struct method *method)
         bits = head->size * 4 + 16 + head->page * (head->size + 8) + 16;
     }
     if (method->make == make_ours || method->make == make_detailed) {
-        bits = 8 * pgd_digest_bytes(head->size, head->size) * head->page / PGD_LANES;
+        bits = 8 * pgd_digest_bytes(head->size, head->size, 1) * head->page / PGD_LANES;
+    }
+    if (method->make == make_spanned) {
+        bits = 8 * pgd_digest_bytes(head->size, head->size, method->span) / method->span;
     }
     if (method->make == make_detailed) {
         bits += 8 * pgd_detail_bytes(head->size) * head->page / PGD_LANES;

@@ -51,12 +51,13 @@ struct method {
     void (*score)(const struct head *head, const struct method *method, const float *digest, const float *query,
                   float *reach, float *mass);
     void (*score_all)(const struct head *head, const float *digests, const struct query *query, struct answer *answer);
+    uint32_t span; /* pages that share a digest; 0: each has its own */
 };
 
 /* Those that pagoda uses; the order of the table. */
 enum { DIGEST_OURS = 16, DIGEST_LIFTED, DIGEST_DETAILED };
 
-#define DIGEST_METHODS 20u
+#define DIGEST_METHODS 23u
 extern const struct method digest_methods[DIGEST_METHODS];
 
 /* Room for one page, in floats, whatever the method. */

@@ -35,7 +35,7 @@
 #define PGD_POSITION_MAX 0x7fffffffu /* engines count positions in 31 bits */
 #define PGD_SHIFTS_MAX 64u           /* position gaps that are closed apart, and runs of blocks in one codec */
 #define PGD_RUNGS_MAX 3u             /* codecs that one cache uses: f16, and up to two smaller ones */
-#define PGD_THRIFT_LEVELS 6u         /* sizes.c: from plenty to as tight as can be */
+#define PGD_THRIFT_LEVELS 30u        /* sizes.c: from plenty to as tight as can be */
 #define PGD_ROWS_MAX 96u             /* query rows that one work item takes at most */
 #define PGD_BLOCKS_MAX (1u << 27)
 
@@ -220,8 +220,8 @@ PGD_MUST_CHECK enum pagoda_status pgd_cache_size_layers(struct pagoda_cache *cac
                                                         struct pagoda_error *error);
 
 /* Before anything is laid out: how much is set aside for what is not text, from 0 (plenty) to PGD_THRIFT_LEVELS - 1.
- * Without a flash tier only level 0 makes sense. */
-void pgd_cache_set_thrift(struct pagoda_cache *cache, uint32_t level);
+ * Without a flash tier only level 0 makes sense. Sets the bytes of frames of digests. */
+void pgd_cache_set_thrift(struct pagoda_cache *cache, uint32_t level, uint64_t *class_bytes);
 
 /* The most blocks that can ever be held, whatever the budget. */
 uint64_t pgd_cache_blocks_limit(const struct pagoda_cache *cache);

@@ -12,13 +12,12 @@
 #include "cache/spill.h"
 
 #define CACHE_LINE 64u
-#define DETAIL_PART 12u     /* one KV head in so many has details */
 #define MISSED_MOST 0.003f  /* of the attention, on average: heads that miss less need none */
 #define WORTH_CHANGING 1.5f /* a head takes another one's slot when it misses so many times as much */
 
-uint32_t pgd_detail_slots(uint32_t kv_heads)
+uint32_t pgd_detail_slots(uint32_t kv_heads, uint32_t part)
 {
-    return (kv_heads + DETAIL_PART - 1) / DETAIL_PART;
+    return (kv_heads + part - 1) / part;
 }
 
 /* ---- which heads ---- */
@@ -81,7 +80,8 @@ static uint8_t *place_of(const struct pagoda_cache *cache, uint32_t index, uint3
     const struct pgd_spill *spill = cache->spill;
     const uint32_t frame = spill->blocks[pgd_table_slot(cache->table, index)].digests;
     return (uint8_t *) pgd_pool_address(cache->pool, frame) + spill->details_at +
-           ((uint64_t) slot * cache->page_cells + cell) * spill->detail_bytes;
+           ((uint64_t) slot * spill->span * cache->page_cells + pgd_spill_first_cell(cache, index) + cell) *
+               spill->detail_bytes;
 }
 
 /* The detail that slot `slot` of a block has of one cell, or NULL when it is not that of the head in question. */
@@ -106,14 +106,17 @@ static bool lacks_some(const struct pagoda_cache *cache, uint32_t index, uint32_
 void pgd_detail_make_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer, const unsigned char *page)
 {
     const struct pgd_spill *spill = cache->spill;
+    const uint32_t key_size = cache->layers[layer].shape.key_size;
+    float *keys = spill->rows;
     for (uint32_t slot = 0; slot < spill->detail_count; slot++) {
         if (!is_of_layer(cache, slot, layer)) {
             continue;
         }
         const uint16_t name = spill->detailed_heads[slot];
+        const uint32_t head = (name - 1u) % spill->trust_heads;
         for (uint32_t cell = 0; cell < cache->page_cells; cell++) {
-            pgd_spill_decode_cell(cache, layer, page, (name - 1u) % spill->trust_heads, cell);
-            pgd_detail_make(cache->layers[layer].shape.key_size, PGD_LANES, spill->rows,
+            pgd_spill_decode_cell(cache, layer, page, head, cell, keys, keys + (size_t) PGD_LANES * key_size);
+            pgd_detail_make(key_size, PGD_LANES, keys, pgd_spill_digest(cache, index, layer, head, cell),
                             place_of(cache, index, slot, cell));
         }
         *kept_in(cache, index, slot) = name;
@@ -195,8 +198,8 @@ void pgd_detail_fetch(const struct pagoda_cache *cache, uint32_t index, uint32_t
 {
     const struct pgd_spill_layer *about = &cache->spill->layers[layer];
     const uint32_t heads = cache->layers[layer].shape.kv_heads;
-    fetch_bytes(pgd_spill_digest(cache, index, layer, 0, 0),
-                (uint64_t) heads * cache->page_cells * about->digest_bytes);
+    const uint64_t digests = pgd_div_up_u64(cache->page_cells, cache->spill->digest_cells);
+    fetch_bytes(pgd_spill_digest(cache, index, layer, 0, 0), heads * digests * about->digest_bytes);
     for (uint32_t slot = 0; slot < cache->spill->detail_count; slot++) {
         const uint8_t *detail = is_of_layer(cache, slot, layer) ? detail_in(cache, index, slot, 0) : NULL;
         if (detail != NULL) {
@@ -235,12 +238,10 @@ void pgd_detail_score(const struct pgd_attend_call *call, const struct pgd_packe
         }
         const struct pgd_digest_scores part = {
             scores->mass + first, {scores->lean[0] + first, scores->lean[1] + first}, scores->stride};
-        if (details[first] != NULL) {
-            kernels->score_details(&call->shape, PGD_LANES, end - first, cells->digests + first, details + first, rows,
-                                   call->worker->digest, &part);
-        } else {
-            kernels->score_digests(&call->shape, PGD_LANES, end - first, cells->digests + first, rows,
-                                   call->worker->digest, &part);
+        struct pgd_digest_pages pages = pgd_spill_pages(cells, first, end);
+        pages.details = details[first] != NULL ? details + first : NULL;
+        kernels->score_digests(&call->shape, &pages, rows, call->worker->digest, &part);
+        if (pages.details == NULL) {
             lift(call, cells->head, rows->count, end - first, part.mass, part.stride);
         }
     }

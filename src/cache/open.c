@@ -317,25 +317,25 @@ static uint64_t blocks_that_fit(struct pagoda_cache *cache, uint64_t bytes, cons
 
 /* The least thrift that makes room for all text that may come; else the least that is worth it: each level more has
  * to hold a good part more text than those before. */
-static uint64_t blocks_with_thrift(struct pagoda_cache *cache, uint64_t bytes, const uint64_t *class_bytes)
+static uint64_t blocks_with_thrift(struct pagoda_cache *cache, uint64_t bytes, uint64_t *class_bytes)
 {
     const uint64_t limit = pgd_cache_blocks_limit(cache);
     uint32_t best = 0;
     uint64_t most = 0;
     for (uint32_t level = 0; level < PGD_THRIFT_LEVELS && most < limit; level++) {
-        pgd_cache_set_thrift(cache, level);
+        pgd_cache_set_thrift(cache, level, class_bytes);
         const uint64_t blocks = blocks_that_fit(cache, bytes, class_bytes);
         if (blocks == limit || blocks > most + most / WORTH_PART) {
             best = level;
             most = blocks;
         }
     }
-    pgd_cache_set_thrift(cache, best);
+    pgd_cache_set_thrift(cache, best, class_bytes);
     return most;
 }
 
 /* The most blocks that fit with a flash tier, which reads as much ahead as costs none of them. */
-static uint64_t blocks_with_flash(struct pagoda_cache *cache, uint64_t bytes, const uint64_t *class_bytes)
+static uint64_t blocks_with_flash(struct pagoda_cache *cache, uint64_t bytes, uint64_t *class_bytes)
 {
     uint32_t chunks = PGD_AHEAD_CHUNKS;
     pgd_spill_set_ahead(cache, 0);
@@ -481,7 +481,6 @@ static enum pagoda_status open_base(const struct pagoda_cache_options *options, 
     cache->rollback_tokens = options->rollback_tokens;
     cache->exact_first = options->exact_first;
     cache->recent_wanted = options->exact_recent;
-    pgd_cache_set_thrift(cache, 0);
     set_rungs(cache, options);
     cache->on_full = options->on_full;
     cache->policy = options->policy;

@@ -12,20 +12,35 @@
  * there is less of these, step by step (open.c tries). Smaller batches read the pages on flash more often while a
  * prompt is read; with fewer exact tokens, more of the latest text is what the codec makes of it; smaller groups are
  * more and smaller writes; of more holes in the text than this the oldest are not closed, and with so many runs of
- * blocks in one codec no more are made. What changes the bytes of a reply, the exact tokens, goes last. */
+ * blocks in one codec no more are made. */
 static const struct thrift {
     uint32_t batch_tokens;
     uint32_t exact_recent;
     uint32_t group_blocks;
     uint32_t holes; /* and as many runs of blocks in one codec */
-} thrifts[PGD_THRIFT_LEVELS] = {
+} thrifts[] = {
     {PAGODA_BATCH_MAX, UINT32_MAX, PGD_GROUP_BLOCKS, PGD_SHIFTS_MAX}, /* as the options have it */
     {128, UINT32_MAX, PGD_GROUP_BLOCKS, 32},
     {64, UINT32_MAX, 8, 16},
-    {32, 64, 8, 16},
+    {64, 64, 8, 16},
     {32, 32, 8, 16},
-    {16, 16, 4, 16},
+    {16, 16, 4, 8},
 };
+#define THRIFTS (sizeof thrifts / sizeof thrifts[0])
+
+/* Where that does not hold the whole text either, digests are those of several blocks, and at last there are no
+ * details. */
+static const struct sketch {
+    uint32_t cells;       /* of a digest */
+    uint32_t detail_part; /* one KV head in so many has details */
+} sketches[] = {{1, PGD_DETAIL_PART},
+                {2, PGD_DETAIL_PART},
+                {4, PGD_DETAIL_PART},
+                {4, 2 * PGD_DETAIL_PART},
+                {8, 4 * PGD_DETAIL_PART}};
+#define SKETCHES (sizeof sketches / sizeof sketches[0])
+
+_Static_assert(PGD_THRIFT_LEVELS == THRIFTS * SKETCHES, "each with each");
 
 /* Tokens in a work item of many rows. */
 static uint32_t item_tokens(const struct pagoda_cache *cache, const struct pagoda_layer *shape)
@@ -35,9 +50,20 @@ static uint32_t item_tokens(const struct pagoda_cache *cache, const struct pagod
     return (uint32_t) pgd_min_u64(cache->batch_most, pgd_max_u64(1, rows / group));
 }
 
-void pgd_cache_set_thrift(struct pagoda_cache *cache, uint32_t level)
+/* A span of blocks that are to share digests waits in memory as a whole, so a group is not smaller. */
+static void set_spill(struct pagoda_cache *cache, const struct thrift *thrift, const struct sketch *sketch,
+                      uint64_t *class_bytes)
 {
-    const struct thrift *thrift = &thrifts[level];
+    struct pgd_spill *spill = cache->spill;
+    const uint64_t most = PGD_CHUNK_TOKENS / cache->page_tokens;
+    pgd_spill_set_digests(cache, sketch->cells, sketch->detail_part, class_bytes);
+    spill->group_blocks = (uint32_t) pgd_max_u64(spill->span, pgd_max_u64(1, pgd_min_u64(thrift->group_blocks, most)));
+}
+
+void pgd_cache_set_thrift(struct pagoda_cache *cache, uint32_t level, uint64_t *class_bytes)
+{
+    const struct thrift *thrift = &thrifts[level % THRIFTS];
+    const struct sketch *sketch = &sketches[level / THRIFTS];
     const uint64_t recent = pgd_min_u64(cache->recent_wanted, thrift->exact_recent);
     cache->batch_most = (uint32_t) pgd_min_u64(cache->batch_tokens, thrift->batch_tokens);
     cache->exact_recent = (uint32_t) pgd_min_u64(recent + cache->rollback_tokens, UINT32_MAX);
@@ -47,8 +73,7 @@ void pgd_cache_set_thrift(struct pagoda_cache *cache, uint32_t level)
         cache->layers[i].item_tokens = item_tokens(cache, &cache->layers[i].shape);
     }
     if (cache->spill != NULL) {
-        cache->spill->group_blocks =
-            (uint32_t) pgd_max_u64(1, pgd_min_u64(thrift->group_blocks, PGD_CHUNK_TOKENS / cache->page_tokens));
+        set_spill(cache, thrift, sketch, class_bytes);
     }
 }
 
@@ -99,7 +124,11 @@ enum pagoda_status pgd_cache_size_layers(struct pagoda_cache *cache, uint64_t *c
             return status;
         }
     }
-    return cache->spill == NULL ? PAGODA_OK : pgd_spill_size(cache, class_bytes, error);
+    const enum pagoda_status status = cache->spill == NULL ? PAGODA_OK : pgd_spill_size(cache, error);
+    if (status == PAGODA_OK) {
+        pgd_cache_set_thrift(cache, 0, class_bytes);
+    }
+    return status;
 }
 
 /* Blocks of which a window layer holds a page at most: the window, what may be taken back, a batch, and a ragged end
@@ -167,10 +196,13 @@ static uint64_t blocks_in_memory(const struct pagoda_cache *cache, const struct 
     return cache->spill == NULL || cache->spill->all_in_memory ? blocks : whole_blocks(cache, blocks);
 }
 
-/* Blocks that have digests: not those whose pages are all in memory, but for one that is about to leave. */
-static uint64_t digested_blocks(const struct pagoda_cache *cache, uint64_t blocks)
+/* Frames of digests: none for blocks whose pages are all in memory, but for those that are about to leave. */
+static uint64_t digest_frames(const struct pagoda_cache *cache, uint64_t blocks)
 {
-    return cache->spill->all_in_memory ? 1 : blocks - whole_blocks(cache, blocks) + 2;
+    if (cache->spill->all_in_memory) {
+        return 1;
+    }
+    return pgd_div_up_u64(blocks - whole_blocks(cache, blocks), cache->spill->span) + 2;
 }
 
 /* Frames of each class when the sequence has `blocks` blocks, and one block on its way to every smaller codec. */
@@ -188,7 +220,7 @@ static void count_frames(const struct pagoda_cache *cache, uint64_t blocks, uint
         }
     }
     if (cache->spill != NULL) {
-        frames[cache->spill->digest_class] += digested_blocks(cache, blocks);
+        frames[cache->spill->digest_class] += digest_frames(cache, blocks);
     }
 }
 

@@ -1,11 +1,10 @@
-/* cache/spill.c - see spill.h: groups of blocks to flash, digests, pages out of memory. */
+/* cache/spill.c - see spill.h: groups of blocks to flash, pages out of memory. */
 #include "cache/spill.h"
 
 #include <string.h>
 
 #include "base/number.h"
 #include "base/status.h"
-#include "kernels/digest.h"
 #include "policy/policy.h"
 
 #define XXH_INLINE_ALL /* all of the library is its header */
@@ -29,7 +28,7 @@ struct needs {
     uint64_t query_heads;
     uint64_t kv_heads;
     uint64_t value_size;
-    uint64_t cell_floats; /* keys and values of one cell */
+    uint64_t digest_floats; /* keys and values of a digest's cells, and what else is needed to make it */
 };
 
 static struct needs find_needs(const struct pagoda_cache *cache)
@@ -41,22 +40,18 @@ static struct needs find_needs(const struct pagoda_cache *cache)
             needs.query_heads = pgd_max_u64(needs.query_heads, shape->query_heads);
             needs.kv_heads = pgd_max_u64(needs.kv_heads, shape->kv_heads);
             needs.value_size = pgd_max_u64(needs.value_size, shape->value_size);
-            needs.cell_floats =
-                pgd_max_u64(needs.cell_floats, (uint64_t) PGD_LANES * (shape->key_size + shape->value_size));
+            needs.digest_floats = pgd_max_u64(needs.digest_floats, pgd_spill_digest_floats(cache, i));
         }
     }
     return needs;
 }
 
-enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_bytes, struct pagoda_error *error)
+enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, struct pagoda_error *error)
 {
     struct pgd_spill *spill = cache->spill;
     uint64_t largest = 0;
     uint64_t smallest = UINT64_MAX;
-    uint32_t heads = 0;
     spill->growing = 0;
-    spill->digest_frame_bytes = 0;
-    spill->detail_bytes = 0;
     for (uint32_t i = 0; i < cache->layer_count; i++) {
         const struct pagoda_layer *shape = &cache->layers[i].shape;
         struct pgd_spill_layer *layer = &spill->layers[i];
@@ -65,11 +60,6 @@ enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_by
             continue;
         }
         layer->ordinal = spill->growing++;
-        layer->digest_bytes = pgd_digest_bytes(shape->key_size, shape->value_size);
-        layer->digest_at = spill->digest_frame_bytes;
-        spill->digest_frame_bytes += (uint64_t) shape->kv_heads * cache->page_cells * layer->digest_bytes;
-        spill->detail_bytes = pgd_max_u64(spill->detail_bytes, pgd_detail_bytes(shape->key_size));
-        heads += shape->kv_heads;
         largest = pgd_max_u64(largest, pgd_spill_page_bytes(cache, i));
         smallest = pgd_min_u64(smallest, pgd_spill_page_bytes(cache, i));
     }
@@ -85,11 +75,7 @@ enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_by
     if (cache->class_count == PGD_POOL_CLASSES_MAX) {
         return pgd_fail(error, PAGODA_LIMIT, "the layers have too many different page sizes to spill: use evict");
     }
-    spill->detail_count = pgd_detail_slots(heads);
-    spill->details_at = spill->digest_frame_bytes;
-    spill->digest_frame_bytes += spill->detail_count * cache->page_cells * spill->detail_bytes;
-    spill->digest_class = cache->class_count;
-    class_bytes[cache->class_count++] = spill->digest_frame_bytes;
+    spill->digest_class = cache->class_count++;
     spill->chunk_bytes = chunk_pages(cache) * (pgd_round_up_u64(largest, PGD_FLASH_ALIGN) + PGD_FLASH_ALIGN);
     spill->smallest_page = smallest;
     pgd_spill_set_ahead(cache, PGD_AHEAD_CHUNKS);
@@ -158,7 +144,7 @@ void pgd_spill_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, ui
     made.unread = pgd_carve(carver, blocks);
     made.queries = pgd_carve(carver, spill->growing * sizeof(*made.queries));
     pgd_queries_lay_out(cache, carver, made.queries);
-    made.rows = pgd_carve(carver, needs.cell_floats * sizeof(float));
+    made.rows = pgd_carve(carver, needs.digest_floats * sizeof(float));
     made.trust_heads = (uint32_t) needs.kv_heads;
     made.trust = pgd_carve(carver, cache->layer_count * needs.kv_heads * sizeof(*made.trust));
     made.judged = pgd_carve(carver, PGD_TRUST_SLOTS * needs.kv_heads * sizeof(float));
@@ -499,116 +485,9 @@ static void leave_group(struct pagoda_cache *cache, uint32_t index)
 
 void pgd_spill_forget(struct pagoda_cache *cache, uint32_t index)
 {
-    struct pgd_spill *spill = cache->spill;
-    struct pgd_spill_block *block = about(cache, index);
-    if (block->digests != PGD_FRAME_NONE) {
-        pgd_ledger_give(&cache->ledger, PAGODA_MEMORY_DIGESTS, pgd_pool_frame_bytes(cache->pool, spill->digest_class));
-        pgd_pool_give(cache->pool, block->digests);
-    }
+    pgd_spill_give_digests(cache, index);
     leave_group(cache, index);
-    pgd_detail_forget(cache, index);
-    *block = (struct pgd_spill_block) {.group = PGD_GROUP_NONE, .digests = PGD_FRAME_NONE};
-}
-
-/* ---- digests ---- */
-
-static uint64_t digest_offset(const struct pagoda_cache *cache, uint32_t layer, uint32_t head, uint32_t cell)
-{
-    const struct pgd_spill_layer *about_layer = &cache->spill->layers[layer];
-    return about_layer->digest_at + ((uint64_t) head * cache->page_cells + cell) * about_layer->digest_bytes;
-}
-
-const uint8_t *pgd_spill_digest(const struct pagoda_cache *cache, uint32_t index, uint32_t layer, uint32_t head,
-                                uint32_t cell)
-{
-    const uint32_t frame = about(cache, index)->digests;
-    PGD_ASSERT(frame != PGD_FRAME_NONE);
-    return (const uint8_t *) pgd_pool_address(cache->pool, frame) + digest_offset(cache, layer, head, cell);
-}
-
-void pgd_spill_add_cell(const struct pagoda_cache *cache, uint32_t layer, uint32_t at, struct pgd_spill_cells *cells)
-{
-    const uint32_t page_cells = cache->page_cells;
-    cells->at[cells->count] = at;
-    cells->digests[cells->count++] = pgd_spill_digest(cache, at / page_cells, layer, cells->head, at % page_cells);
-}
-
-void pgd_spill_find_cells(const struct pagoda_cache *cache, uint32_t layer, const struct pgd_plan_chunk *chunk,
-                          uint32_t head, struct pgd_spill_cells *cells)
-{
-    const uint32_t first = chunk->block * cache->page_cells + chunk->cell;
-    cells->count = 0;
-    cells->head = head;
-    for (uint32_t at = first; at < first + chunk->cells; at++) {
-        if (pgd_spill_has_digests(cache, at / cache->page_cells)) {
-            pgd_spill_add_cell(cache, layer, at, cells);
-        }
-    }
-}
-
-void pgd_spill_turn_to(const struct pagoda_cache *cache, uint32_t layer, uint32_t head, struct pgd_spill_cells *cells)
-{
-    const int64_t by =
-        (int64_t) digest_offset(cache, layer, head, 0) - (int64_t) digest_offset(cache, layer, cells->head, 0);
-    for (uint32_t i = 0; i < cells->count; i++) {
-        cells->digests[i] += by;
-    }
-    cells->head = head;
-}
-
-void pgd_spill_decode_cell(struct pagoda_cache *cache, uint32_t layer, const unsigned char *page, uint32_t head,
-                           uint32_t cell)
-{
-    const struct pgd_codec *codec = cache->codecs[pgd_spill_rung(cache)];
-    const uint64_t cell_bytes = cache->layers[layer].kinds[pgd_spill_rung(cache)].cell_bytes;
-    const struct pgd_cell_shape shape = {cache->layers[layer].shape.key_size, cache->layers[layer].shape.value_size};
-    float *keys = cache->spill->rows;
-    float *values = keys + (size_t) PGD_LANES * shape.key_size;
-    codec->decode(codec, shape, page + (head * (uint64_t) cache->page_cells + cell) * cell_bytes, keys, values);
-    for (uint32_t t = 0; t < PGD_LANES; t++) {
-        pgd_hadamard(shape.key_size, keys + (size_t) t * shape.key_size);
-        pgd_hadamard(shape.value_size, values + (size_t) t * shape.value_size);
-    }
-}
-
-/* Of one page, from the rows as its codec gives them back. */
-static void digest_page(struct pagoda_cache *cache, uint32_t index, uint32_t layer, uint8_t *digests)
-{
-    const struct pagoda_layer *shape = &cache->layers[layer].shape;
-    const unsigned char *page = pgd_pool_address(cache->pool, pgd_table_page(cache->table, index, layer)->frame);
-    const float *keys = cache->spill->rows;
-    const float *values = keys + (size_t) PGD_LANES * shape->key_size;
-    for (uint32_t head = 0; head < shape->kv_heads; head++) {
-        const struct pgd_digest_queries queries = pgd_queries_of(cache, layer, head);
-        for (uint32_t cell = 0; cell < cache->page_cells; cell++) {
-            pgd_spill_decode_cell(cache, layer, page, head, cell);
-            pgd_digest_make(shape->key_size, shape->value_size, PGD_LANES, keys, values, &queries,
-                            digests + digest_offset(cache, layer, head, cell));
-        }
-    }
-}
-
-/* Digests of a block whose pages are all in memory; false when there is no frame for them. */
-static bool make_digests(struct pagoda_cache *cache, uint32_t index)
-{
-    struct pgd_spill *spill = cache->spill;
-    const uint64_t bytes = pgd_pool_frame_bytes(cache->pool, spill->digest_class);
-    uint32_t frame = PGD_FRAME_NONE;
-    if (!pgd_pool_take(cache->pool, spill->digest_class, &frame)) {
-        return false;
-    }
-    const bool admitted = pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_DIGESTS, bytes);
-    PGD_ASSERT(admitted); /* the arena is within the budget */
-    uint8_t *digests = pgd_pool_address(cache->pool, frame);
-    about(cache, index)->digests = frame;
-    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-        if (spill->layers[layer].grows) {
-            const uint32_t at = pgd_table_page(cache->table, index, layer)->frame;
-            digest_page(cache, index, layer, digests);
-            pgd_detail_make_page(cache, index, layer, pgd_pool_address(cache->pool, at));
-        }
-    }
-    return true;
+    *about(cache, index) = (struct pgd_spill_block) {.group = PGD_GROUP_NONE, .digests = PGD_FRAME_NONE};
 }
 
 /* ---- out of memory ---- */
@@ -630,26 +509,49 @@ static void spill_page(struct pagoda_cache *cache, uint32_t index, uint32_t laye
     pgd_pool_give(cache->pool, pgd_table_spill(cache->table, index, layer));
 }
 
-/* All pages in memory of the oldest block that was written but has no digests yet. */
-static bool spill_written_block(struct pagoda_cache *cache)
+/* Whether a block was written, and its digests can be made. */
+static bool lacks_digests(const struct pagoda_cache *cache, uint32_t index)
 {
-    for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
-        const struct pgd_spill_block *block = about(cache, index);
-        if (block->group == PGD_GROUP_NONE || block->digests != PGD_FRAME_NONE ||
-            pgd_table_block(cache->table, index)->pinned) {
-            continue;
-        }
-        if (!make_digests(cache, index)) {
-            return false;
-        }
+    const struct pgd_spill_block *block = about(cache, index);
+    return block->group != PGD_GROUP_NONE && block->digests == PGD_FRAME_NONE;
+}
+
+/* Of the blocks from `index` on, of one group, those that may share digests. */
+static uint32_t count_span(const struct pagoda_cache *cache, uint32_t index)
+{
+    const uint32_t most = (uint32_t) pgd_min_u64(cache->spill->span, pgd_table_count(cache->table) - index);
+    uint32_t count = 1;
+    while (count < most && lacks_digests(cache, index + count) &&
+           about(cache, index + count)->group == about(cache, index)->group &&
+           !pgd_table_block(cache->table, index + count)->pinned) {
+        count++;
+    }
+    return count;
+}
+
+/* All pages in memory of the oldest blocks that were written but have no digests yet, a span of them. */
+static bool spill_written_blocks(struct pagoda_cache *cache)
+{
+    uint32_t first = 0;
+    while (first < pgd_table_count(cache->table) &&
+           !(lacks_digests(cache, first) && !pgd_table_block(cache->table, first)->pinned)) {
+        first++;
+    }
+    if (first == pgd_table_count(cache->table)) {
+        return false;
+    }
+    const uint32_t count = count_span(cache, first);
+    if (!pgd_spill_make_digests(cache, first, count)) {
+        return false;
+    }
+    for (uint32_t index = first; index < first + count; index++) {
         for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
             if (cache->spill->layers[layer].grows) {
                 spill_page(cache, index, layer);
             }
         }
-        return true;
     }
-    return false;
+    return true;
 }
 
 bool pgd_spill_may_leave(const struct pagoda_cache *cache, uint32_t index, uint32_t layer)
@@ -706,12 +608,31 @@ static void collapse_page(struct pagoda_cache *cache, uint32_t index, uint32_t l
     cache->spill->layers[layer].collapsed++;
 }
 
-/* Nothing but the digests of a block stays; false when there is no frame for those. */
-static bool collapse_block(struct pagoda_cache *cache, uint32_t index)
+/* Whether the policy lets a block go. */
+static bool may_go(const struct pagoda_cache *cache, uint32_t index)
 {
-    if (!pgd_spill_has_digests(cache, index) && !make_digests(cache, index)) {
-        return false;
+    struct pgd_policy_block block;
+    pgd_cache_policy_block(cache, index, &block);
+    return pgd_policy_may_leave(&cache->policy, &block);
+}
+
+/* Of the blocks from `index` on, whose pages are all in memory, those that may go too and share digests with it. */
+static uint32_t count_collapsing(const struct pagoda_cache *cache, uint32_t index, uint64_t end_position)
+{
+    const bool written = about(cache, index)->group != PGD_GROUP_NONE;
+    uint32_t most = written ? count_span(cache, index) : cache->spill->span;
+    most = (uint32_t) pgd_min_u64(most, pgd_table_count(cache->table) - index);
+    uint32_t count = 1;
+    while (count < most && may_go(cache, index + count) &&
+           (written || can_be_written(cache, index + count, end_position))) {
+        count++;
     }
+    return count;
+}
+
+/* Nothing but the digests of a block stays. */
+static void collapse_block(struct pagoda_cache *cache, uint32_t index)
+{
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
         const uint8_t state = pgd_table_page(cache->table, index, layer)->state;
         if (cache->spill->layers[layer].grows && state != PAGODA_PAGE_COLLAPSED) {
@@ -720,15 +641,20 @@ static bool collapse_block(struct pagoda_cache *cache, uint32_t index)
         }
     }
     leave_group(cache, index);
-    return true;
 }
 
-/* Whether the policy lets a block go. */
-static bool may_go(const struct pagoda_cache *cache, uint32_t index)
+/* Of a block, or where it has no digests yet, of all that get them with it; false when there is no frame for those. */
+static bool collapse_blocks(struct pagoda_cache *cache, uint32_t index, uint64_t end_position)
 {
-    struct pgd_policy_block block;
-    pgd_cache_policy_block(cache, index, &block);
-    return pgd_policy_may_leave(&cache->policy, &block);
+    const bool digested = pgd_spill_has_digests(cache, index);
+    const uint32_t count = digested ? 1 : count_collapsing(cache, index, end_position);
+    if (!digested && !pgd_spill_make_digests(cache, index, count)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        collapse_block(cache, index + i);
+    }
+    return true;
 }
 
 bool pgd_spill_collapse_oldest(struct pagoda_cache *cache, uint64_t end_position)
@@ -747,7 +673,7 @@ bool pgd_spill_collapse_oldest(struct pagoda_cache *cache, uint64_t end_position
         }
     }
     const uint32_t victim = spill->problem.status == PAGODA_FULL && written < count ? written : waiting;
-    return waiting < count && collapse_block(cache, victim);
+    return waiting < count && collapse_blocks(cache, victim, end_position);
 }
 
 uint32_t pgd_spill_oldest_collapsed(const struct pagoda_cache *cache)
@@ -764,7 +690,7 @@ uint32_t pgd_spill_oldest_collapsed(const struct pagoda_cache *cache)
 bool pgd_spill_make_room(struct pagoda_cache *cache, uint64_t end_position)
 {
     /* Whole groups first: what draws attention stays in memory, and runs stay long. */
-    return spill_written_block(cache) || write_oldest(cache, end_position, cache->spill->group_blocks) ||
+    return spill_written_blocks(cache) || write_oldest(cache, end_position, cache->spill->group_blocks) ||
            spill_coldest(cache, false) || spill_coldest(cache, true) || write_oldest(cache, end_position, 1);
 }
 
@@ -776,9 +702,8 @@ void pgd_spill_write_behind(struct pagoda_cache *cache, uint32_t count)
     }
     (void) write_oldest(cache, cache->position + count, spill->group_blocks);
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
-        const struct pgd_spill_block *block = about(cache, index);
-        if (block->group != PGD_GROUP_NONE && block->digests == PGD_FRAME_NONE &&
-            !(pgd_cache_has_spare(cache, spill->digest_class, count) && make_digests(cache, index))) {
+        if (lacks_digests(cache, index) && !(pgd_cache_has_spare(cache, spill->digest_class, count) &&
+                                             pgd_spill_make_digests(cache, index, count_span(cache, index)))) {
             break;
         }
     }
@@ -788,13 +713,4 @@ void pgd_spill_lose(struct pagoda_cache *cache, uint32_t index, uint32_t layer)
 {
     collapse_page(cache, index, layer);
     cache->spill->lost_pages++;
-}
-
-void pgd_spill_mark_frames(const struct pagoda_cache *cache)
-{
-    for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
-        if (about(cache, index)->digests != PGD_FRAME_NONE) {
-            pgd_pool_mark(cache->pool, about(cache, index)->digests);
-        }
-    }
 }

@@ -1,6 +1,7 @@
 /* cache/spill.h - pages on flash: how they leave memory, how they are read, and which of them a token reads.
  *
  *   spill.c    what is kept about them; groups of blocks to flash; pages out of memory
+ *   digests.c  frames of digests, and where in them a cell's are
  *   fetch.c    pages from flash into staging, part by part
  *   queries.c  what queries have been like
  *   trust.c    how far digests have been right
@@ -15,6 +16,7 @@
  *
  * A page that left memory is known by its digests (kernels/digest.h), one for each cell and KV head: they tell what
  * a query may find in it, and stand in for it when it is not read. All digests of a block share a frame of the pool.
+ * Where memory is tight (sizes.c), neighbouring blocks share a frame, and the cells in it share digests: a span.
  * Layers with a window keep their pages in memory: the window is their bound.
  *
  * Reading has two forms. Streamed: all pages take part, a chunk is attended when its pages have arrived; the bytes are
@@ -49,6 +51,7 @@
 #define PGD_AHEAD_CHUNKS 4u /* what is read ahead is not waited for, but takes memory: so much where there is plenty */
 #define PGD_LAYER_NONE UINT32_MAX
 #define PGD_DETAIL_NONE 0u
+#define PGD_DETAIL_PART 12u
 #define PGD_CHEAP_BYTES (UINT64_C(1) << 20)
 #define PGD_TRUST_SLOTS 8u                      /* tokens of a batch that digests are tried on */
 #define PGD_FLASH_RESERVE (UINT64_C(256) << 20) /* free bytes of the file system that are left to others */
@@ -57,8 +60,9 @@
 struct pgd_spill_layer {
     bool grows;
     uint32_t ordinal;      /* among the layers that grow */
-    uint32_t digest_bytes; /* of one cell and KV head */
-    uint64_t digest_at;    /* where its digests begin in a block's frame of digests */
+    uint32_t digest_bytes; /* of one digest */
+    uint32_t digest_along; /* where in it its first cell's part is */
+    uint64_t digest_at;    /* where its digests begin in a frame of digests */
     bool dense;            /* read in full by the next token: pages on flash lack details (detail.c) */
     uint32_t away;         /* S2 */
     uint32_t collapsed;    /* of these */
@@ -69,6 +73,7 @@ struct pgd_spill_block {
     uint32_t group;   /* PGD_GROUP_NONE: its pages were not written */
     uint32_t rank;    /* which block of the group */
     uint32_t digests; /* frame; PGD_FRAME_NONE */
+    uint32_t place;   /* which block of those that share it */
 };
 
 struct pgd_spill_group {
@@ -130,9 +135,11 @@ struct pgd_spill {
     uint32_t growing;               /* layers that grow */
     uint32_t digest_class;
     uint64_t digest_frame_bytes;
+    uint32_t digest_cells; /* of a digest */
+    uint32_t span;         /* blocks that share a frame of digests, at most */
 
     uint32_t detail_count; /* slots for heads with details */
-    uint64_t details_at;   /* where they begin in a block's frame of digests */
+    uint64_t details_at;   /* where they begin in a frame of digests */
     uint64_t detail_bytes; /* of a slot and cell */
 
     struct pgd_spill_block *blocks; /* [capacity] by slot */
@@ -167,7 +174,7 @@ struct pgd_spill {
     float *rank_score; /* [capacity] by index */
     uint8_t *unread;   /* [capacity] by index: 0, or why a page is stood in for: its state, or PGD_UNREAD_LATE */
     bool has_late;     /* some were selected, and came too late or not at all */
-    float *rows;       /* keys and values of one cell */
+    float *rows;       /* keys, values of a digest's cells, and what else is needed to make it */
     struct pgd_queries *queries;   /* [growing] queries.c */
     struct pgd_trust *trust;       /* [layer_count][trust_heads] */
     uint32_t trust_heads;          /* KV heads of the widest layer */
@@ -220,10 +227,9 @@ static inline bool pgd_spill_has_digests(const struct pagoda_cache *cache, uint3
     return cache->spill->blocks[pgd_table_slot(cache->table, index)].digests != PGD_FRAME_NONE;
 }
 
-/* Fills in what depends on the layers, and adds the class of digests to the pool's classes. Errors: LIMIT,
- * UNSUPPORTED (no layer grows). */
-PGD_MUST_CHECK enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, uint64_t *class_bytes,
-                                                 struct pagoda_error *error);
+/* Fills in what depends on the layers, and adds the class of digests to the pool's classes, but not its bytes. Errors:
+ * LIMIT, UNSUPPORTED (no layer grows). */
+PGD_MUST_CHECK enum pagoda_status pgd_spill_size(struct pagoda_cache *cache, struct pagoda_error *error);
 
 /* Before anything is laid out: how many chunks are read ahead, 0 to PGD_AHEAD_CHUNKS. */
 void pgd_spill_set_ahead(struct pagoda_cache *cache, uint32_t chunks);
@@ -274,9 +280,42 @@ uint32_t pgd_spill_oldest_collapsed(const struct pagoda_cache *cache);
 /* A block is about to be removed from the table. */
 void pgd_spill_forget(struct pagoda_cache *cache, uint32_t index);
 
-/* The digest of one cell of a page, for one KV head. The block has digests. */
+/* The bytes of a spilled page cannot be had any more. */
+void pgd_spill_lose(struct pagoda_cache *cache, uint32_t index, uint32_t layer);
+
+/* Where a page's bytes lie in the file. */
+uint64_t pgd_spill_offset(const struct pagoda_cache *cache, uint32_t index, uint32_t layer);
+uint32_t pgd_spill_checksum(const void *bytes, uint64_t count);
+uint32_t pgd_spill_expected(const struct pagoda_cache *cache, uint32_t index, uint32_t layer);
+
+/* ---- digests.c ---- */
+
+/* Before anything is laid out: of how many cells a digest is, about, and that one KV head in `detail_part` has details;
+ * the bytes of frames of digests follow from it. */
+void pgd_spill_set_digests(struct pagoda_cache *cache, uint32_t cells, uint32_t detail_part, uint64_t *class_bytes);
+
+/* Floats of working memory that a layer's digests take to make. */
+uint64_t pgd_spill_digest_floats(const struct pagoda_cache *cache, uint32_t layer);
+
+/* Digests of `count` neighbouring blocks, a span at most, whose pages are all in memory; false when there is no frame
+ * for them. */
+PGD_MUST_CHECK bool pgd_spill_make_digests(struct pagoda_cache *cache, uint32_t first, uint32_t count);
+
+/* A block has no digests any more; those of its neighbours stay. */
+void pgd_spill_give_digests(struct pagoda_cache *cache, uint32_t index);
+
+/* Frames of digests stay where they are when slabs are emptied. */
+void pgd_spill_mark_frames(const struct pagoda_cache *cache);
+
+/* The digest that tells of one cell of a page, for one KV head. The block has digests. */
 const uint8_t *pgd_spill_digest(const struct pagoda_cache *cache, uint32_t index, uint32_t layer, uint32_t head,
                                 uint32_t cell);
+
+/* Number of the block's first cell among those that share its frame of digests. */
+static inline uint32_t pgd_spill_first_cell(const struct pagoda_cache *cache, uint32_t index)
+{
+    return cache->spill->blocks[pgd_table_slot(cache->table, index)].place * cache->page_cells;
+}
 
 /* Some cells of a layer by their number, block x cells of a page, with the digests of one KV head. */
 struct pgd_spill_cells {
@@ -284,7 +323,15 @@ struct pgd_spill_cells {
     uint32_t head;
     uint32_t at[PGD_CHUNK_BLOCKS];
     const uint8_t *digests[PGD_CHUNK_BLOCKS];
+    const uint8_t *along[PGD_CHUNK_BLOCKS]; /* each cell's part of its digest */
 };
+
+/* Some of them in a row as the kernels want them, without details. */
+static inline struct pgd_digest_pages pgd_spill_pages(const struct pgd_spill_cells *cells, uint32_t first, uint32_t end)
+{
+    return (struct pgd_digest_pages) {
+        .count = end - first, .tokens = PGD_LANES, .digests = cells->digests + first, .along = cells->along + first};
+}
 
 /* Adds a cell whose block has digests. */
 void pgd_spill_add_cell(const struct pagoda_cache *cache, uint32_t layer, uint32_t at, struct pgd_spill_cells *cells);
@@ -296,20 +343,9 @@ void pgd_spill_find_cells(const struct pagoda_cache *cache, uint32_t layer, cons
 /* Turns to the digests of another KV head. */
 void pgd_spill_turn_to(const struct pagoda_cache *cache, uint32_t layer, uint32_t head, struct pgd_spill_cells *cells);
 
-/* Keys and then values of one cell of a page in the smallest codec, rotated, into `rows`. */
-void pgd_spill_decode_cell(struct pagoda_cache *cache, uint32_t layer, const unsigned char *page, uint32_t head,
-                           uint32_t cell);
-
-/* The bytes of a spilled page cannot be had any more. */
-void pgd_spill_lose(struct pagoda_cache *cache, uint32_t index, uint32_t layer);
-
-/* Frames of digests stay where they are when slabs are emptied. */
-void pgd_spill_mark_frames(const struct pagoda_cache *cache);
-
-/* Where a page's bytes lie in the file. */
-uint64_t pgd_spill_offset(const struct pagoda_cache *cache, uint32_t index, uint32_t layer);
-uint32_t pgd_spill_checksum(const void *bytes, uint64_t count);
-uint32_t pgd_spill_expected(const struct pagoda_cache *cache, uint32_t index, uint32_t layer);
+/* Keys and values of one cell of a page in the smallest codec, rotated, [token][size]. */
+void pgd_spill_decode_cell(const struct pagoda_cache *cache, uint32_t layer, const unsigned char *page, uint32_t head,
+                           uint32_t cell, float *keys, float *values);
 
 /* ---- queries.c ---- */
 
@@ -356,8 +392,8 @@ float pgd_trust_lift(const struct pagoda_cache *cache, uint32_t layer, uint32_t 
 
 /* ---- detail.c ---- */
 
-/* How many of so many KV heads, over all layers that grow, have details. */
-uint32_t pgd_detail_slots(uint32_t kv_heads);
+/* How many of so many KV heads, over all layers that grow, have details: usually, one in PGD_DETAIL_PART. */
+uint32_t pgd_detail_slots(uint32_t kv_heads, uint32_t part);
 
 /* Owner, as a batch begins: which heads those are, and which layers are dense. */
 void pgd_detail_decide(struct pagoda_cache *cache);

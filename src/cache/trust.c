@@ -119,8 +119,8 @@ static void compare_chunk(const struct pgd_attend_call *call, const struct pgd_a
         return;
     }
     const struct pgd_packed_rows rows = last_rows(call, item, chunk);
-    call->cache->kernels->score_digests(&call->shape, PGD_LANES, cells.count, cells.digests, &rows,
-                                        call->worker->digest, &scores);
+    const struct pgd_digest_pages pages = pgd_spill_pages(&cells, 0, cells.count);
+    call->cache->kernels->score_digests(&call->shape, &pages, &rows, call->worker->digest, &scores);
     for (uint32_t g = 0; g < call->group; g++) {
         if (judged[g].masses[chunk_index] > judged[g].least) {
             const float *expected = scores.mass + (size_t) g * scores.stride;

@@ -691,7 +691,6 @@ static void store_key_block_f16(uint32_t key_size, const float *rows, size_t row
         .attend_chunk_f16 = attend_chunk_f16, \
         .attend_chunk_packed = attend_chunk_packed, \
         .score_digests = score_digests, \
-        .score_details = score_details, \
         .blend_digests = blend_digests, \
         .exponentials = exponentials, \
         .merge = merge, \

@@ -16,6 +16,7 @@
 #define TOKEN_LEVELS 15.0f
 #define DETAIL_LEVELS 15.0f
 #define DETAIL_PLANES 2u
+#define TOKENS_MAX (PGD_DIGEST_BLOCKS_MAX * PGD_LANES)
 
 static uint32_t div_up(uint32_t a, uint32_t b)
 {
@@ -25,20 +26,19 @@ static uint32_t div_up(uint32_t a, uint32_t b)
 struct pgd_digest_layout pgd_digest_layout(uint32_t key_size, uint32_t value_size)
 {
     struct pgd_digest_layout layout = {
-        .tokens = PGD_DIGEST_SCALES * (uint32_t) sizeof(uint16_t),
         .key_plane = div_up(key_size, 4),
+        .key_mean = PGD_DIGEST_SCALES * (uint32_t) sizeof(uint16_t),
         .value_plane = div_up(value_size, 4),
     };
-    layout.key_mean = layout.tokens + PGD_LANES;
     layout.key_lines = layout.key_mean + 3 * layout.key_plane;
     layout.value_mean = layout.key_lines + PGD_DIGEST_LINES * layout.key_plane;
-    layout.bytes = div_up(layout.value_mean + (1 + PGD_DIGEST_LINES) * layout.value_plane, 4) * 4;
+    layout.along = layout.value_mean + (1 + PGD_DIGEST_LINES) * layout.value_plane;
     return layout;
 }
 
-uint32_t pgd_digest_bytes(uint32_t key_size, uint32_t value_size)
+uint32_t pgd_digest_bytes(uint32_t key_size, uint32_t value_size, uint32_t blocks)
 {
-    return pgd_digest_layout(key_size, value_size).bytes;
+    return div_up(pgd_digest_layout(key_size, value_size).along + blocks * PGD_LANES, 4) * 4;
 }
 
 uint32_t pgd_detail_bytes(uint32_t key_size)
@@ -71,6 +71,22 @@ static float put_scale(uint8_t *digest, uint32_t which, float scale)
     return pgd_f16_to_f32(half);
 }
 
+float pgd_digest_scale(const uint8_t *digest, uint32_t which)
+{
+    uint16_t half;
+    memcpy(&half, digest + which * sizeof half, sizeof half);
+    return pgd_f16_to_f32(half);
+}
+
+uint32_t pgd_digest_bits(uint32_t size, const uint8_t *plane, uint32_t d)
+{
+    const uint32_t start = d / PGD_DIGEST_TILE * PGD_DIGEST_TILE;
+    const uint32_t count = size - start < PGD_DIGEST_TILE ? size - start : PGD_DIGEST_TILE;
+    const uint32_t quarter = div_up(count, 4);
+    const uint32_t n = d - start;
+    return plane[start / 4 + n % quarter] >> 2 * (n / quarter) & 3u;
+}
+
 /* Writes two bits of a code for every number of a vector. */
 static void put_plane(uint32_t size, const uint8_t *codes, uint32_t shift, uint8_t *plane)
 {
@@ -86,20 +102,16 @@ static void put_plane(uint32_t size, const uint8_t *codes, uint32_t shift, uint8
 
 /* ---- means and lines ---- */
 
-/* Rows of a page: what the digest does not tell yet. */
+/* Rows: what the digest does not tell yet. */
 struct page {
     uint32_t tokens;
     uint32_t size;
-    float rows[PGD_LANES][PGD_HEAD_SIZE_MAX];
+    float *rows; /* [tokens][size] */
 };
 
-static void take_rows(struct page *page, uint32_t tokens, uint32_t size, const float *rows)
+static float *row_of(const struct page *page, uint32_t t)
 {
-    page->tokens = tokens;
-    page->size = size;
-    for (uint32_t t = 0; t < tokens; t++) {
-        memcpy(page->rows[t], rows + (size_t) t * size, size * sizeof *rows);
-    }
+    return page->rows + (size_t) t * page->size;
 }
 
 /* Adds up times[t] * row t. */
@@ -107,18 +119,20 @@ static void add_rows(const struct page *page, const float *times, float *sum)
 {
     memset(sum, 0, page->size * sizeof *sum);
     for (uint32_t t = 0; t < page->tokens; t++) {
+        const float *row = row_of(page, t);
         for (uint32_t d = 0; d < page->size; d++) {
-            sum[d] += times[t] * page->rows[t][d];
+            sum[d] += times[t] * row[d];
         }
     }
 }
 
 /* Subtracts times[t] * line from row t. */
-static void subtract_line(struct page *page, const float *times, const float *line)
+static void subtract_line(const struct page *page, const float *times, const float *line)
 {
     for (uint32_t t = 0; t < page->tokens; t++) {
+        float *row = row_of(page, t);
         for (uint32_t d = 0; d < page->size; d++) {
-            page->rows[t][d] -= times[t] * line[d];
+            row[d] -= times[t] * line[d];
         }
     }
 }
@@ -150,11 +164,11 @@ static float encode_line(uint32_t size, const float *line, uint8_t *codes, float
 }
 
 /* A mean in `planes` planes: out of the rows, into the digest. */
-static void encode_mean(struct page *page, uint32_t planes, uint32_t scale_at, uint8_t *digest, uint8_t *plane)
+static void encode_mean(const struct page *page, uint32_t planes, uint32_t scale_at, uint8_t *digest, uint8_t *plane)
 {
     uint8_t codes[PGD_HEAD_SIZE_MAX];
     float mean[PGD_HEAD_SIZE_MAX];
-    float ones[PGD_LANES];
+    float ones[TOKENS_MAX];
     for (uint32_t t = 0; t < page->tokens; t++) {
         ones[t] = 1.0f;
     }
@@ -235,10 +249,16 @@ static void open_view(struct view *view, uint32_t size, const struct pgd_digest_
 /* A row as queries see it: products of two such rows are means of products of scores, for the queries that are
  * expected. They have a number for each coordinate, then one for each mean. */
 struct seen {
+    uint32_t tokens;
     uint32_t size;
-    float rows[PGD_LANES][PGD_HEAD_SIZE_MAX + PGD_DIGEST_QUERIES_MAX];
+    float *rows; /* [tokens][size] */
     float line[PGD_HEAD_SIZE_MAX + PGD_DIGEST_QUERIES_MAX];
 };
+
+static float *seen_row(const struct seen *seen, uint32_t t)
+{
+    return seen->rows + (size_t) t * seen->size;
+}
 
 static void see(const struct view *view, const float *row, float *seen)
 {
@@ -269,42 +289,49 @@ static void attend_line(const struct view *view, float *line)
     }
 }
 
-/* The vector over tokens along which the rows that are seen differ most: power iteration from the longest row. */
-static void main_direction(const struct seen *seen, uint32_t tokens, float *direction)
+/* Products of the rows that are seen with one of `size` numbers. */
+static void products_with(const struct seen *seen, const float *vector, float *products)
 {
-    float products[PGD_LANES][PGD_LANES] = {0};
-    uint32_t longest = 0;
-    for (uint32_t a = 0; a < tokens; a++) {
-        for (uint32_t b = 0; b <= a; b++) {
-            products[a][b] = products[b][a] = product_of(seen->size, seen->rows[a], seen->rows[b]);
-        }
-        longest = products[a][a] > products[longest][longest] ? a : longest;
+    for (uint32_t t = 0; t < seen->tokens; t++) {
+        products[t] = product_of(seen->size, seen_row(seen, t), vector);
     }
-    float next[PGD_LANES];
-    memcpy(next, products[longest], sizeof next);
-    for (uint32_t step = 0; step < POWER_STEPS; step++) {
-        const float length = sqrtf(product_of(PGD_LANES, next, next));
-        for (uint32_t t = 0; t < PGD_LANES; t++) {
+}
+
+/* The vector over tokens along which the rows that are seen differ most: power iteration from the longest row. */
+static void main_direction(const struct seen *seen, float *direction)
+{
+    const struct page rows = {seen->tokens, seen->size, seen->rows};
+    float next[TOKENS_MAX];
+    float sum[PGD_HEAD_SIZE_MAX + PGD_DIGEST_QUERIES_MAX];
+    uint32_t longest = 0;
+    for (uint32_t t = 0; t < seen->tokens; t++) {
+        next[t] = product_of(seen->size, seen_row(seen, t), seen_row(seen, t));
+        longest = next[t] > next[longest] ? t : longest;
+    }
+    products_with(seen, seen_row(seen, longest), next);
+    for (uint32_t step = 0;; step++) {
+        const float length = sqrtf(product_of(seen->tokens, next, next));
+        for (uint32_t t = 0; t < seen->tokens; t++) {
             direction[t] = length > 0 ? next[t] / length : 0.0f;
-            next[t] = 0.0f;
         }
-        for (uint32_t t = 0; t < tokens; t++) {
-            for (uint32_t i = 0; i < PGD_LANES; i++) {
-                next[i] += direction[t] * products[t][i];
-            }
+        if (step + 1 == POWER_STEPS) {
+            return;
         }
+        add_rows(&rows, direction, sum);
+        products_with(seen, sum, next);
     }
 }
 
 /* How far along the line each token is, in whole numbers; returns what one stands for. */
-static float encode_tokens(const struct seen *seen, uint32_t tokens, uint32_t nibble, uint8_t *codes, float *times)
+static float encode_tokens(const struct seen *seen, uint32_t nibble, uint8_t *codes, float *times)
 {
     const float norm = product_of(seen->size, seen->line, seen->line);
-    for (uint32_t t = 0; t < tokens; t++) {
-        times[t] = norm > 0 ? product_of(seen->size, seen->rows[t], seen->line) / norm : 0.0f;
+    products_with(seen, seen->line, times);
+    for (uint32_t t = 0; t < seen->tokens; t++) {
+        times[t] = norm > 0 ? times[t] / norm : 0.0f;
     }
-    const float scale = pgd_packed_largest(tokens, times) / TOKEN_LEVELS;
-    for (uint32_t t = 0; t < tokens; t++) {
+    const float scale = pgd_packed_largest(seen->tokens, times) / TOKEN_LEVELS;
+    for (uint32_t t = 0; t < seen->tokens; t++) {
         const uint32_t code = code_of(times[t], scale, TOKEN_LEVELS);
         codes[t] |= (uint8_t) (code << 4 * nibble);
         times[t] = odd_number(code, TOKEN_LEVELS);
@@ -313,25 +340,27 @@ static float encode_tokens(const struct seen *seen, uint32_t tokens, uint32_t ni
 }
 
 /* One line of keys: out of the rows, into the digest. times[t] becomes the whole number of token t. */
-static void encode_key_line(struct page *page, uint32_t line, const struct pgd_digest_layout *layout,
-                            const struct view *view, uint8_t *digest, float *times)
+static void encode_key_line(const struct page *page, uint32_t line, const struct pgd_digest_layout *layout,
+                            const struct view *view, float *scratch, uint8_t *digest, float *times)
 {
     struct seen seen;
+    seen.tokens = page->tokens;
     seen.size = page->size + (view->queries == NULL ? 0 : view->queries->mean_count);
+    seen.rows = scratch;
     uint8_t codes[PGD_HEAD_SIZE_MAX];
     float vector[PGD_HEAD_SIZE_MAX];
     float numbers[PGD_HEAD_SIZE_MAX];
     for (uint32_t t = 0; t < page->tokens; t++) {
-        see(view, page->rows[t], seen.rows[t]);
+        see(view, row_of(page, t), seen_row(&seen, t));
     }
-    float direction[PGD_LANES];
-    main_direction(&seen, page->tokens, direction);
+    float direction[TOKENS_MAX];
+    main_direction(&seen, direction);
     add_rows(page, direction, vector);
     attend_line(view, vector);
     encode_line(page->size, vector, codes, numbers);
     put_plane(page->size, codes, 0, digest + layout->key_lines + (size_t) line * layout->key_plane);
     see(view, numbers, seen.line);
-    const float token_scale = encode_tokens(&seen, page->tokens, line, digest + layout->tokens, times);
+    const float token_scale = encode_tokens(&seen, line, digest + layout->along, times);
     const float scale = put_scale(digest, PGD_DIGEST_KEY_LINE + line, token_scale);
     for (uint32_t d = 0; d < page->size; d++) {
         numbers[d] *= scale;
@@ -340,7 +369,7 @@ static void encode_key_line(struct page *page, uint32_t line, const struct pgd_d
 }
 
 /* The line of values that goes with it. */
-static void encode_value_line(struct page *page, uint32_t line, const struct pgd_digest_layout *layout,
+static void encode_value_line(const struct page *page, uint32_t line, const struct pgd_digest_layout *layout,
                               const float *times, uint8_t *digest)
 {
     uint8_t codes[PGD_HEAD_SIZE_MAX];
@@ -360,41 +389,62 @@ static void encode_value_line(struct page *page, uint32_t line, const struct pgd
     subtract_line(page, times, numbers);
 }
 
-void pgd_digest_make(uint32_t key_size, uint32_t value_size, uint32_t tokens, const float *keys, const float *values,
-                     const struct pgd_digest_queries *queries, uint8_t *digest)
+size_t pgd_digest_make_floats(uint32_t key_size, uint32_t tokens)
+{
+    return (size_t) tokens * (key_size + PGD_DIGEST_QUERIES_MAX);
+}
+
+void pgd_digest_make(uint32_t key_size, uint32_t value_size, uint32_t tokens, float *keys, float *values,
+                     const struct pgd_digest_queries *queries, float *scratch, uint8_t *digest)
 {
     const struct pgd_digest_layout layout = pgd_digest_layout(key_size, value_size);
-    memset(digest, 0, layout.bytes);
-    float times[PGD_DIGEST_LINES][PGD_LANES];
-    struct page page;
+    memset(digest, 0, pgd_digest_bytes(key_size, value_size, div_up(tokens, PGD_LANES)));
+    const struct page key_rows = {tokens, key_size, keys};
+    const struct page value_rows = {tokens, value_size, values};
+    float times[PGD_DIGEST_LINES][TOKENS_MAX];
     struct view view;
     open_view(&view, key_size, queries);
-    take_rows(&page, tokens, key_size, keys);
-    encode_mean(&page, 3, PGD_DIGEST_KEY_MEAN, digest, digest + layout.key_mean);
+    encode_mean(&key_rows, 3, PGD_DIGEST_KEY_MEAN, digest, digest + layout.key_mean);
     for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
-        encode_key_line(&page, line, &layout, &view, digest, times[line]);
+        encode_key_line(&key_rows, line, &layout, &view, scratch, digest, times[line]);
     }
-    take_rows(&page, tokens, value_size, values);
-    encode_mean(&page, 1, PGD_DIGEST_VALUE_MEAN, digest, digest + layout.value_mean);
+    encode_mean(&value_rows, 1, PGD_DIGEST_VALUE_MEAN, digest, digest + layout.value_mean);
     for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
-        encode_value_line(&page, line, &layout, times[line], digest);
+        encode_value_line(&value_rows, line, &layout, times[line], digest);
     }
 }
 
-void pgd_detail_make(uint32_t key_size, uint32_t tokens, const float *keys, uint8_t *detail)
+/* ---- details ---- */
+
+/* The key mean as a digest has it. */
+static void decode_key_mean(uint32_t key_size, const uint8_t *digest, float *mean)
 {
-    uint8_t scales[PGD_DIGEST_SCALES * sizeof(uint16_t)];
-    uint8_t mean[3 * PGD_HEAD_SIZE_MAX / 4] = {0};
+    const struct pgd_digest_layout layout = pgd_digest_layout(key_size, key_size);
+    const float scale = pgd_digest_scale(digest, PGD_DIGEST_KEY_MEAN);
+    for (uint32_t d = 0; d < key_size; d++) {
+        uint32_t code = 0;
+        for (uint32_t p = 0; p < 3; p++) {
+            code |= pgd_digest_bits(key_size, digest + layout.key_mean + (size_t) p * layout.key_plane, d) << 2 * p;
+        }
+        mean[d] = odd_number(code, MEAN_LEVELS) * scale;
+    }
+}
+
+void pgd_detail_make(uint32_t key_size, uint32_t tokens, const float *keys, const uint8_t *digest, uint8_t *detail)
+{
     uint8_t codes[PGD_HEAD_SIZE_MAX];
     float numbers[PGD_HEAD_SIZE_MAX];
+    float mean[PGD_HEAD_SIZE_MAX];
+    float own[PGD_HEAD_SIZE_MAX];
     const uint32_t plane_bytes = div_up(key_size, 4);
-    struct page page;
-    take_rows(&page, tokens, key_size, keys);
-    encode_mean(&page, 3, PGD_DIGEST_KEY_MEAN, scales, mean); /* as the digest has it */
+    decode_key_mean(key_size, digest, mean);
     memset(detail, 0, pgd_detail_bytes(key_size));
     for (uint32_t t = 0; t < tokens; t++) {
         uint8_t *planes = detail + PGD_LANES * sizeof(uint16_t) + (size_t) DETAIL_PLANES * t * plane_bytes;
-        put_scale(detail, t, encode_normal(key_size, page.rows[t], DETAIL_STEP, DETAIL_LEVELS, codes, numbers));
+        for (uint32_t d = 0; d < key_size; d++) {
+            own[d] = keys[(size_t) t * key_size + d] - mean[d];
+        }
+        put_scale(detail, t, encode_normal(key_size, own, DETAIL_STEP, DETAIL_LEVELS, codes, numbers));
         for (uint32_t p = 0; p < DETAIL_PLANES; p++) {
             put_plane(key_size, codes, 2 * p, planes + (size_t) p * plane_bytes);
         }

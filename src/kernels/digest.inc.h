@@ -25,6 +25,7 @@
 struct batch {
     const uint8_t *digests[LANES];
     const uint8_t *ahead[LANES]; /* those of the next batch, to be fetched meanwhile */
+    const uint8_t *along[LANES]; /* for scoring only, like details */
     const uint8_t *details[LANES];
     uint32_t page; /* of the first */
     uint32_t count;
@@ -35,8 +36,8 @@ struct score_call {
     const struct pgd_packed_rows *rows;
     const struct pgd_digest_scores *scores;
     struct pgd_digest_layout layout;
+    const struct pgd_digest_pages *pages;
     const uint8_t *words; /* [row][tile][high, low][TILE] */
-    uint32_t tokens;
     uint32_t tiles;
 };
 
@@ -158,12 +159,11 @@ INLINE v16 dotted(const struct score_call *call, uint32_t row, const v16i sums[L
 /* ---- steps 2 to 6 ---- */
 
 /* The codes of a_t and b_t, a token's of all pages together. */
-static void turn_tokens(const struct score_call *call, const struct batch *batch, uint8_t codes[LANES][LANES])
+static void turn_tokens(const struct batch *batch, uint8_t codes[LANES][LANES])
 {
     for (uint32_t i = 0; i < LANES; i++) {
-        const uint8_t *tokens = batch->digests[i] + call->layout.tokens;
         for (uint32_t t = 0; t < LANES; t++) {
-            codes[t][i] = tokens[t];
+            codes[t][i] = batch->along[i][t];
         }
     }
 }
@@ -179,13 +179,13 @@ static void sum_tokens(const struct score_call *call, uint32_t row, const struct
                        uint8_t codes[LANES][LANES], const v16 scores[LANES])
 {
     v16 max = v16_set1(-INFINITY);
-    for (uint32_t t = 0; t < call->tokens; t++) {
+    for (uint32_t t = 0; t < call->pages->tokens; t++) {
         max = v16_greater(scores[t], max);
     }
     max = v16_add(max, v16_set1(0.0f));
     v16 sum = v16_set1(0.0f);
     v16 lean[PGD_DIGEST_LINES] = {sum, sum};
-    for (uint32_t t = 0; t < call->tokens; t++) {
+    for (uint32_t t = 0; t < call->pages->tokens; t++) {
         const v16 weight = exponential(v16_sub(scores[t], max));
         sum = v16_add(sum, weight);
         EACH (line, PGD_DIGEST_LINES) {
@@ -210,7 +210,7 @@ static void score_batch(const struct score_call *call, uint32_t row, uint32_t ro
         unpack_keys(call, batch->digests[i], codes);
         dot_page(call, row, rows, codes, i, sums);
     }
-    turn_tokens(call, batch, tokens);
+    turn_tokens(batch, tokens);
     v16 scales[DIGEST_VECTORS];
     EACH (v, DIGEST_VECTORS) {
         scales[v] = batch_scales(batch, v);
@@ -221,7 +221,7 @@ static void score_batch(const struct score_call *call, uint32_t row, uint32_t ro
             lines[v] = dotted(call, row + r, sums[r][v], levels[v], scales[v]);
         }
         v16 scores[LANES];
-        for (uint32_t t = 0; t < call->tokens; t++) {
+        for (uint32_t t = 0; t < call->pages->tokens; t++) {
             const v16 first = v16_fma(along(tokens[t], 0), lines[1], lines[0]);
             scores[t] = scaled(v16_fma(along(tokens[t], 1), lines[2], first), call->shape->scale, call->shape->softcap);
         }
@@ -300,20 +300,29 @@ static void score_batch_in_detail(const struct score_call *call, uint32_t row, u
         }
     }
     dot_means(call, row, rows, batch, means);
-    turn_tokens(call, batch, tokens);
+    turn_tokens(batch, tokens);
     for (uint32_t r = 0; r < rows; r++) {
         v16 scores[LANES];
-        for (uint32_t t = 0; t < call->tokens; t++) {
+        for (uint32_t t = 0; t < call->pages->tokens; t++) {
             scores[t] = scaled(v16_add(means[r], v16_load(own[r][t])), call->shape->scale, call->shape->softcap);
         }
         sum_tokens(call, row + r, batch, tokens, scores);
     }
 }
 
-/* Of both; `details` may be NULL. */
-static void score_pages(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
-                        const uint8_t *const *digests, const uint8_t *const *details,
-                        const struct pgd_packed_rows *rows, float *scratch, const struct pgd_digest_scores *scores)
+static struct batch score_batch_at(const struct pgd_digest_pages *pages, uint32_t page)
+{
+    struct batch batch = batch_at(pages->digests, page, pages->count);
+    for (uint32_t i = 0; i < LANES; i++) {
+        const uint32_t at = page + min_u32(i, batch.count - 1);
+        batch.along[i] = pages->along[at];
+        batch.details[i] = pages->details == NULL ? NULL : pages->details[at];
+    }
+    return batch;
+}
+
+static void score_digests(const struct pgd_attend_shape *shape, const struct pgd_digest_pages *pages,
+                          const struct pgd_packed_rows *rows, float *scratch, const struct pgd_digest_scores *scores)
 {
     int32_t *words = (int32_t *) (void *) scratch;
     pgd_digest_arrange(shape->key_size, rows, words);
@@ -322,38 +331,21 @@ static void score_pages(const struct pgd_attend_shape *shape, uint32_t tokens, u
         .rows = rows,
         .scores = scores,
         .layout = pgd_digest_layout(shape->key_size, shape->value_size),
+        .pages = pages,
         .words = (const uint8_t *) words,
-        .tokens = tokens,
         .tiles = div_up(shape->key_size, TILE),
     };
-    for (uint32_t page = 0; page < count; page += LANES) {
-        struct batch batch = batch_at(digests, page, count);
-        for (uint32_t i = 0; i < LANES && details != NULL; i++) {
-            batch.details[i] = details[page + min_u32(i, batch.count - 1)];
-        }
+    for (uint32_t page = 0; page < pages->count; page += LANES) {
+        const struct batch batch = score_batch_at(pages, page);
         for (uint32_t row = 0; row < rows->count; row += DIGEST_ROWS) {
             const uint32_t now = min_u32(DIGEST_ROWS, rows->count - row);
-            if (details == NULL) {
+            if (pages->details == NULL) {
                 score_batch(&call, row, now, &batch);
             } else {
                 score_batch_in_detail(&call, row, now, &batch);
             }
         }
     }
-}
-
-static void score_digests(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
-                          const uint8_t *const *digests, const struct pgd_packed_rows *rows, float *scratch,
-                          const struct pgd_digest_scores *scores)
-{
-    score_pages(shape, tokens, count, digests, NULL, rows, scratch, scores);
-}
-
-static void score_details(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
-                          const uint8_t *const *digests, const uint8_t *const *details,
-                          const struct pgd_packed_rows *rows, float *scratch, const struct pgd_digest_scores *scores)
-{
-    score_pages(shape, tokens, count, digests, details, rows, scratch, scores);
 }
 
 /* ---- blending ---- */
@@ -462,7 +454,7 @@ static void blend_digests(const struct pgd_attend_shape *shape, uint32_t count, 
         for (uint32_t row = 0; row < rows; row += DIGEST_ROWS) {
             struct blend_call call = {.layout = &layout, .batch = &batch, .rows = min_u32(DIGEST_ROWS, rows - row)};
             for (uint32_t i = 0; i < LANES && row == 0; i++) {
-                fetch_bytes(batch.ahead[i], layout.value_mean, layout.bytes);
+                fetch_bytes(batch.ahead[i], layout.value_mean, layout.along);
             }
             weigh_batch(&call, weights, scores, row);
             blend_batch(&call, shape->value_size, out + (size_t) row * shape->value_size);

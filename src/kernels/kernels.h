@@ -86,6 +86,7 @@ struct pgd_partial {
 
 struct pgd_packed_chunk;
 struct pgd_packed_rows;
+struct pgd_digest_pages;
 struct pgd_digest_scores;
 
 /* The contract of a kernel level. `scratch` has at least scratch_floats(...) floats, 64-byte aligned. */
@@ -100,15 +101,9 @@ struct pgd_kernels {
     void (*attend_chunk_packed)(const struct pgd_attend_shape *shape, const struct pgd_packed_chunk *chunk,
                                 const struct pgd_packed_rows *rows, float *scratch, const struct pgd_partial *partial);
 
-    /* What `count` pages of `tokens` tokens (1 .. PGD_LANES) each are worth to each row, from their digests: steps 1-6
-     * of digest.h. `scratch` has pgd_digest_scratch_floats floats. */
-    void (*score_digests)(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
-                          const uint8_t *const *digests, const struct pgd_packed_rows *rows, float *scratch,
-                          const struct pgd_digest_scores *scores);
-
-    /* The same where every page has its detail as well. */
-    void (*score_details)(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
-                          const uint8_t *const *digests, const uint8_t *const *details,
+    /* What pages are worth to each row, from their digests: steps 1-6 of digest.h. `scratch` has
+     * pgd_digest_scratch_floats floats. */
+    void (*score_digests)(const struct pgd_attend_shape *shape, const struct pgd_digest_pages *pages,
                           const struct pgd_packed_rows *rows, float *scratch, const struct pgd_digest_scores *scores);
 
     /* Adds what pages give to the outputs of `rows` rows, as their digests tell: weights[row * scores->stride + page]

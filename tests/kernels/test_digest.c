@@ -19,8 +19,10 @@ struct digest_problem {
     struct pgd_packed_rows rows;
     uint32_t tokens;
     uint32_t count;
+    uint32_t span;  /* pages that share a digest, at most */
     float *queries; /* [rows][key_size] */
     const uint8_t *digests[PAGES_MAX];
+    const uint8_t *along[PAGES_MAX];
     const uint8_t *details[PAGES_MAX];
     struct guarded memory[PAGES_MAX], detail_memory[PAGES_MAX], high, low, unit, sum;
 };
@@ -54,41 +56,66 @@ static void fill(struct test_rng *rng, float *numbers, size_t count, enum number
     }
 }
 
-static void make_random_digest(struct test_rng *rng, struct digest_problem *p, uint32_t i, enum numbers kind)
+/* pgd_digest_make, without using up the rows. */
+static void make_digest(uint32_t key_size, uint32_t value_size, uint32_t tokens, const float *keys, const float *values,
+                        const struct pgd_digest_queries *queries, uint8_t *digest)
+{
+    struct guarded used_keys = guarded_open((size_t) tokens * key_size * sizeof(float), sizeof(float));
+    struct guarded used_values = guarded_open((size_t) tokens * value_size * sizeof(float), sizeof(float));
+    struct guarded scratch = guarded_open(pgd_digest_make_floats(key_size, tokens) * sizeof(float), sizeof(float));
+    memcpy(used_keys.data, keys, (size_t) tokens * key_size * sizeof(float));
+    memcpy(used_values.data, values, (size_t) tokens * value_size * sizeof(float));
+    pgd_digest_make(key_size, value_size, tokens, (float *) (void *) used_keys.data,
+                    (float *) (void *) used_values.data, queries, (float *) (void *) scratch.data, digest);
+    guarded_close(&used_keys);
+    guarded_close(&used_values);
+    guarded_close(&scratch);
+}
+
+/* The digest of `blocks` pages from page i on, and their details. */
+static void make_random_digest(struct test_rng *rng, struct digest_problem *p, uint32_t i, uint32_t blocks,
+                               enum numbers kind)
 {
     const uint32_t key_size = p->shape.key_size;
     const uint32_t value_size = p->shape.value_size;
-    float *keys = floats((size_t) p->tokens * key_size);
-    float *values = floats((size_t) p->tokens * value_size);
+    const uint32_t tokens = blocks == 1 ? p->tokens : blocks * PGD_LANES;
+    float *keys = floats((size_t) tokens * key_size);
+    float *values = floats((size_t) tokens * value_size);
     float *means = floats((size_t) 2 * key_size);
     float *variance = floats(key_size);
-    fill(rng, keys, (size_t) p->tokens * key_size, kind);
-    fill(rng, values, (size_t) p->tokens * value_size, kind);
+    fill(rng, keys, (size_t) tokens * key_size, kind);
+    fill(rng, values, (size_t) tokens * value_size, kind);
     fill(rng, means, (size_t) 2 * key_size, kind);
     for (uint32_t d = 0; d < key_size; d++) {
         variance[d] = test_rng_float(rng, 0, 2);
     }
     const struct pgd_digest_queries queries = {variance, means, (uint32_t) test_rng_below(rng, 3)};
-    p->memory[i] = guarded_open(pgd_digest_bytes(key_size, value_size), 4);
-    p->digests[i] = p->memory[i].data;
-    pgd_digest_make(key_size, value_size, p->tokens, keys, values, i % 2 == 0 ? NULL : &queries, p->memory[i].data);
-    p->detail_memory[i] = guarded_open(pgd_detail_bytes(key_size), 4);
-    p->details[i] = p->detail_memory[i].data;
-    pgd_detail_make(key_size, p->tokens, keys, p->detail_memory[i].data);
+    p->memory[i] = guarded_open(pgd_digest_bytes(key_size, value_size, blocks), 4);
+    make_digest(key_size, value_size, tokens, keys, values, i % 2 == 0 ? NULL : &queries, p->memory[i].data);
+    for (uint32_t block = 0; block < blocks; block++) {
+        p->digests[i + block] = p->memory[i].data;
+        p->along[i + block] =
+            p->memory[i].data + pgd_digest_layout(key_size, value_size).along + (size_t) block * PGD_LANES;
+        p->detail_memory[i + block] = guarded_open(pgd_detail_bytes(key_size), 4);
+        p->details[i + block] = p->detail_memory[i + block].data;
+        pgd_detail_make(key_size, p->tokens, keys + (size_t) block * PGD_LANES * key_size, p->digests[i + block],
+                        p->detail_memory[i + block].data);
+    }
     free(keys);
     free(values);
     free(means);
     free(variance);
 }
 
-static struct digest_problem open_problem(struct test_rng *rng, uint32_t key_size, uint32_t value_size, uint32_t rows,
-                                          uint32_t count, uint32_t tokens, enum numbers kind)
+static struct digest_problem open_spans(struct test_rng *rng, uint32_t key_size, uint32_t value_size, uint32_t rows,
+                                        uint32_t count, uint32_t tokens, uint32_t span, enum numbers kind)
 {
     struct digest_problem p = {
         .shape = {key_size, value_size, 1.0f / sqrtf((float) key_size), 0},
         .rows = {.count = rows, .tiles = (key_size + 3) / 4},
         .tokens = tokens,
         .count = count,
+        .span = span,
         .queries = floats((size_t) rows * key_size),
     };
     if (test_rng_below(rng, 4) == 0) {
@@ -107,16 +134,26 @@ static struct digest_problem open_problem(struct test_rng *rng, uint32_t key_siz
     for (uint32_t r = 0; r < rows; r++) {
         pgd_packed_query(key_size, p.queries + (size_t) r * key_size, &p.rows, r);
     }
-    for (uint32_t i = 0; i < count; i++) {
-        make_random_digest(rng, &p, i, kind);
+    for (uint32_t i = 0; i < count; i += p.span) {
+        make_random_digest(rng, &p, i, count - i < p.span ? count - i : p.span, kind);
     }
     return p;
+}
+
+/* Pages share digests or not, when they are whole. */
+static struct digest_problem open_problem(struct test_rng *rng, uint32_t key_size, uint32_t value_size, uint32_t rows,
+                                          uint32_t count, uint32_t tokens, enum numbers kind)
+{
+    const uint32_t span = tokens == PGD_LANES ? 1 + (uint32_t) test_rng_below(rng, PGD_DIGEST_BLOCKS_MAX) : 1;
+    return open_spans(rng, key_size, value_size, rows, count, tokens, span, kind);
 }
 
 static void close_problem(struct digest_problem *p)
 {
     for (uint32_t i = 0; i < p->count; i++) {
-        guarded_close(&p->memory[i]);
+        if (i % p->span == 0) {
+            guarded_close(&p->memory[i]);
+        }
         guarded_close(&p->detail_memory[i]);
     }
     guarded_close(&p->high);
@@ -148,12 +185,8 @@ static struct digest_result run(const struct pgd_kernels *kernels, const struct 
     float *out = open_floats(&result.out, (size_t) rows * p->shape.value_size);
     struct guarded scratch = guarded_open(pgd_digest_scratch_floats(p->shape.key_size, rows) * sizeof(float), 64);
     float *working = (float *) (void *) scratch.data;
-    if (in_detail) {
-        kernels->score_details(&p->shape, p->tokens, p->count, p->digests, p->details, &p->rows, working,
-                               &result.scores);
-    } else {
-        kernels->score_digests(&p->shape, p->tokens, p->count, p->digests, &p->rows, working, &result.scores);
-    }
+    const struct pgd_digest_pages pages = {p->count, p->tokens, p->digests, p->along, in_detail ? p->details : NULL};
+    kernels->score_digests(&p->shape, &pages, &p->rows, working, &result.scores);
     guarded_close(&scratch);
     for (size_t i = 0; i < scores; i++) {
         weights[i] = i % 3 == 0 ? 0.0f : 0.25f * result.scores.mass[i];
@@ -189,9 +222,9 @@ static void compare_problem(const struct digest_problem *p, bool in_detail)
         struct digest_result got = run(kernels, p, in_detail);
         const bool same = same_result(p, &wanted, &got);
         if (!same) {
-            printf("%s differs%s: keys of %u, values of %u, %u rows, %u pages of %u tokens\n", kernels->name,
-                   in_detail ? " in detail" : "", p->shape.key_size, p->shape.value_size, p->rows.count, p->count,
-                   p->tokens);
+            printf("%s differs%s: keys of %u, values of %u, %u rows, %u pages of %u tokens, spans of %u\n",
+                   kernels->name, in_detail ? " in detail" : "", p->shape.key_size, p->shape.value_size, p->rows.count,
+                   p->count, p->tokens, p->span);
         }
         CHECK(same);
         close_result(&got);
@@ -259,7 +292,7 @@ static int plane_bits(uint32_t size, const uint8_t *plane, uint32_t d)
     return plane[tile * 16 + d % 64 % quarter] >> 2 * (d % 64 / quarter) & 3;
 }
 
-/* Number d of token t's key (value = false) or value, as the sketch has it. */
+/* Number d of key t (value = false) or value t, as the sketch has it. */
 static double sketched(uint32_t key_size, uint32_t value_size, const uint8_t *digest, bool value, uint32_t t,
                        uint32_t d)
 {
@@ -274,16 +307,18 @@ static double sketched(uint32_t key_size, uint32_t value_size, const uint8_t *di
     }
     double number = (2 * code - (value ? 3 : 63)) * scale_at(digest, value ? PGD_DIGEST_VALUE_MEAN : 0);
     for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
-        const int along = 2 * (digest[layout.tokens + t] >> 4 * line & 15) - 15;
+        const int along = 2 * (digest[layout.along + t] >> 4 * line & 15) - 15;
         const int step = 2 * plane_bits(size, lines + (size_t) line * plane, d) - 3;
         number += along * step * scale_at(digest, (value ? PGD_DIGEST_VALUE_LINE : PGD_DIGEST_KEY_LINE) + line);
     }
     return number;
 }
 
-/* Attention of one row over the sketch of one page: logarithm of its mass; out[d] is its mean value. */
-static double attend_sketch(const struct digest_problem *p, const uint8_t *digest, uint32_t row, double *out)
+/* Attention of one row over the sketch of page `page`: logarithm of its mass; out[d] is its mean value. */
+static double attend_sketch(const struct digest_problem *p, uint32_t page, uint32_t row, double *out)
 {
+    const uint8_t *digest = p->digests[page];
+    const uint32_t first = page % p->span * PGD_LANES;
     double weights[PGD_LANES];
     double sum = 0;
     double max = -INFINITY;
@@ -291,7 +326,7 @@ static double attend_sketch(const struct digest_problem *p, const uint8_t *diges
         double score = 0;
         for (uint32_t d = 0; d < p->shape.key_size; d++) {
             score += (double) p->queries[(size_t) row * p->shape.key_size + d] *
-                     sketched(p->shape.key_size, p->shape.value_size, digest, false, t, d);
+                     sketched(p->shape.key_size, p->shape.value_size, digest, false, first + t, d);
         }
         score *= p->shape.scale;
         weights[t] = p->shape.softcap == 0 ? score : p->shape.softcap * tanh(score / p->shape.softcap);
@@ -304,7 +339,7 @@ static double attend_sketch(const struct digest_problem *p, const uint8_t *diges
     for (uint32_t d = 0; d < p->shape.value_size; d++) {
         out[d] = 0;
         for (uint32_t t = 0; t < p->tokens; t++) {
-            out[d] += weights[t] / sum * sketched(p->shape.key_size, p->shape.value_size, digest, true, t, d);
+            out[d] += weights[t] / sum * sketched(p->shape.key_size, p->shape.value_size, digest, true, first + t, d);
         }
     }
     return max + log(sum);
@@ -316,17 +351,22 @@ TEST(the_reference_is_attention_over_the_sketch)
     double value[256];
     for (uint32_t trial = 0; trial < 60; trial++) {
         const uint32_t size = sizes[test_rng_below(&rng, 13)];
-        struct digest_problem p = open_problem(&rng, size, size, 1, 1, 1 + (uint32_t) test_rng_below(&rng, 16), USUAL);
+        const uint32_t count = trial % 2 == 0 ? 1 : 1 + (uint32_t) test_rng_below(&rng, 10);
+        const uint32_t tokens = trial % 2 == 0 ? 1 + (uint32_t) test_rng_below(&rng, 16) : PGD_LANES;
+        struct digest_problem p = open_problem(&rng, size, size, 1, count, tokens, USUAL);
         const struct pgd_kernels *ref = pgd_kernels_select("ref");
         struct digest_result got = run(ref, &p, false);
-        const double mass = attend_sketch(&p, p.digests[0], 0, value);
-        CHECK_NEAR(got.scores.mass[0], mass, 2e-3); /* queries keep 13 bits */
+        const uint32_t page = (uint32_t) test_rng_below(&rng, count);
+        const double mass = attend_sketch(&p, page, 0, value);
+        CHECK_NEAR(got.scores.mass[page], mass, 2e-3); /* queries keep 13 bits */
+        const struct pgd_digest_scores of_page = {
+            got.scores.mass + page, {got.scores.lean[0] + page, got.scores.lean[1] + page}, count};
         const float one = 1.0f;
         float out[256];
         for (uint32_t d = 0; d < size; d++) {
             out[d] = 1.0f;
         }
-        ref->blend_digests(&p.shape, 1, p.digests, 1, &one, &got.scores, out);
+        ref->blend_digests(&p.shape, 1, p.digests + page, 1, &one, &of_page, out);
         for (uint32_t d = 0; d < size; d++) {
             CHECK_NEAR(out[d], 1 + value[d], 2e-3);
         }
@@ -338,11 +378,11 @@ TEST(the_reference_is_attention_over_the_sketch)
 /* ---- what the sketch keeps ---- */
 
 /* Mean square of what the sketch gets wrong, over the mean square of all numbers. */
-static double relative_error(uint32_t size, const uint8_t *digest, bool value, const float *rows)
+static double relative_error(uint32_t size, uint32_t tokens, const uint8_t *digest, bool value, const float *rows)
 {
     double wrong = 0;
     double all = 0;
-    for (uint32_t t = 0; t < PGD_LANES; t++) {
+    for (uint32_t t = 0; t < tokens; t++) {
         for (uint32_t d = 0; d < size; d++) {
             const double x = rows[(size_t) t * size + d];
             const double error = sketched(size, size, digest, value, t, d) - x;
@@ -354,12 +394,12 @@ static double relative_error(uint32_t size, const uint8_t *digest, bool value, c
 }
 
 /* Rows that differ along `lines` directions about a mean that is `mean` times as long. */
-static void fill_simple(struct test_rng *rng, uint32_t size, uint32_t lines, float mean, float *rows)
+static void fill_simple(struct test_rng *rng, uint32_t size, uint32_t tokens, uint32_t lines, float mean, float *rows)
 {
     float *vector = floats(size);
     for (uint32_t line = 0; line <= lines; line++) {
         fill(rng, vector, size, USUAL);
-        for (uint32_t t = 0; t < PGD_LANES; t++) {
+        for (uint32_t t = 0; t < tokens; t++) {
             const float times = line == 0 ? mean : test_rng_normal(rng);
             for (uint32_t d = 0; d < size; d++) {
                 rows[(size_t) t * size + d] = (line == 0 ? 0 : rows[(size_t) t * size + d]) + times * vector[d];
@@ -375,13 +415,15 @@ TEST(simple_pages_are_kept)
     for (uint32_t trial = 0; trial < 30; trial++) {
         const uint32_t size = sizes[test_rng_below(&rng, 6)];
         const uint32_t lines = (uint32_t) test_rng_below(&rng, PGD_DIGEST_LINES + 1);
-        float *rows = floats((size_t) PGD_LANES * size);
-        struct guarded digest = guarded_open(pgd_digest_bytes(size, size), 4);
-        fill_simple(&rng, size, lines, lines == 0 ? 1.0f : 3.0f, rows);
-        pgd_digest_make(size, size, PGD_LANES, rows, rows, NULL, digest.data);
+        const uint32_t blocks = trial % 2 == 0 ? 1 : 1 + (uint32_t) test_rng_below(&rng, PGD_DIGEST_BLOCKS_MAX);
+        const uint32_t tokens = blocks * PGD_LANES;
+        float *rows = floats((size_t) tokens * size);
+        struct guarded digest = guarded_open(pgd_digest_bytes(size, size, blocks), 4);
+        fill_simple(&rng, size, tokens, lines, lines == 0 ? 1.0f : 3.0f, rows);
+        make_digest(size, size, tokens, rows, rows, NULL, digest.data);
         /* 6 bits keep a mean to a thousandth of its square; 2 bits keep a line to a tenth (Max 1960: 0.1175). */
-        CHECK(relative_error(size, digest.data, false, rows) < (lines == 0 ? 1e-3 : 0.06));
-        CHECK(relative_error(size, digest.data, true, rows) < 0.2);
+        CHECK(relative_error(size, tokens, digest.data, false, rows) < (lines == 0 ? 1e-3 : 0.06));
+        CHECK(relative_error(size, tokens, digest.data, true, rows) < 0.2);
         guarded_close(&digest);
         free(rows);
     }
@@ -412,12 +454,8 @@ TEST(expected_queries_choose_the_lines)
     }
     pgd_hadamard(size, query);
     for (uint32_t i = 0; i < 3; i++) {
-        struct guarded digest = guarded_open(pgd_digest_bytes(size, size), 4);
-        pgd_digest_make(size, size, PGD_LANES, rotated, rotated,
-                        i == 0   ? NULL
-                        : i == 1 ? &queries
-                                 : &as_mean,
-                        digest.data);
+        struct guarded digest = guarded_open(pgd_digest_bytes(size, size, 1), 4);
+        make_digest(size, size, PGD_LANES, rotated, rotated, i == 0 ? NULL : i == 1 ? &queries : &as_mean, digest.data);
         for (uint32_t t = 0; t < PGD_LANES; t++) {
             double seen = 0;
             for (uint32_t d = 0; d < size; d++) {
@@ -443,8 +481,8 @@ TEST(a_detail_finds_one_token)
         float *keys = floats((size_t) PGD_LANES * size);
         const uint32_t wanted = (uint32_t) test_rng_below(&rng, PGD_LANES);
         fill(&rng, keys, (size_t) PGD_LANES * size, USUAL);
-        pgd_digest_make(size, size, PGD_LANES, keys, keys, NULL, p.memory[0].data);
-        pgd_detail_make(size, PGD_LANES, keys, p.detail_memory[0].data);
+        make_digest(size, size, PGD_LANES, keys, keys, NULL, p.memory[0].data);
+        pgd_detail_make(size, PGD_LANES, keys, p.digests[0], p.detail_memory[0].data);
         pgd_packed_query(size, keys + (size_t) wanted * size, &p.rows, 0);
         p.shape.softcap = 0;
         double mass = 0;
@@ -469,7 +507,7 @@ TEST(a_detail_finds_one_token)
 TEST(a_digest_is_at_most_four_percent)
 {
     for (size_t i = 0; i < 6; i++) {
-        const uint32_t bytes = pgd_digest_bytes(sizes[i], sizes[i]);
+        const uint32_t bytes = pgd_digest_bytes(sizes[i], sizes[i], 1);
         CHECK(bytes % 4 == 0);
         CHECK(bytes * 100 <= 4 * PGD_LANES * 2 * sizes[i] * (uint32_t) sizeof(uint16_t));
     }
@@ -479,12 +517,12 @@ TEST(one_number_that_is_none_spoils_its_page_and_no_other)
 {
     struct test_rng rng = test_rng(test_seed());
     for (uint32_t side = 0; side < 2; side++) {
-        struct digest_problem p = open_problem(&rng, 64, 64, 2, 3, PGD_LANES, USUAL);
+        struct digest_problem p = open_spans(&rng, 64, 64, 2, 3, PGD_LANES, 1, USUAL);
         float rows[2][PGD_LANES * 64];
         fill(&rng, rows[0], PGD_LANES * 64, USUAL);
         fill(&rng, rows[1], PGD_LANES * 64, USUAL);
         rows[side][test_rng_below(&rng, PGD_LANES * 64)] = NAN;
-        pgd_digest_make(64, 64, PGD_LANES, rows[0], rows[1], NULL, p.memory[1].data);
+        make_digest(64, 64, PGD_LANES, rows[0], rows[1], NULL, p.memory[1].data);
         struct digest_result got = run(pgd_kernels_select(NULL), &p, false);
         for (uint32_t at = 0; at < 6; at++) {
             CHECK(isnan(got.scores.mass[at]) == (side == 0 && at % 3 == 1));

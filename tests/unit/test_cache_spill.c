@@ -120,8 +120,8 @@ TEST(a_tight_budget_sets_less_aside_and_still_holds_the_text)
     } cases[] = {
         {22u << 20, 8000, true, 128},          /* 1/8 of the f16 bytes */
         {5000u * 23040 / 8, 5200, false, 128}, /* 1/8 of those of fewer tokens: the fixed part weighs more */
-        {8000u * 23040 / 10, 8000, false, 128},
-        {8000u * 23040 / 13, 8000, false, 16},
+        {8000u * 23040 / 10, 8000, false, 128}, {8000u * 23040 / 13, 8000, false, 16},
+        {8000u * 23040 / 16, 8000, false, 16},  {8000u * 23040 / 24, 8000, false, 16},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct pagoda_memory memory;

@@ -165,7 +165,6 @@ const struct pgd_kernels pgd_kernels_ref = {
     .attend_chunk_f16 = attend_chunk_f16,
     .attend_chunk_packed = pgd_ref_attend_chunk_packed,
     .score_digests = pgd_ref_score_digests,
-    .score_details = pgd_ref_score_details,
     .blend_digests = pgd_ref_blend_digests,
     .exponentials = exponentials,
     .merge = merge,

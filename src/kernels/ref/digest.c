@@ -8,27 +8,10 @@
 #include "kernels/packed.h"
 #include "kernels/ref/steps.h"
 
-static float scale_of(const uint8_t *digest, uint32_t which)
-{
-    uint16_t half;
-    memcpy(&half, digest + which * sizeof half, sizeof half);
-    return pgd_f16_to_f32(half);
-}
-
-/* Two bits of number d of a vector of `size`. */
-static int32_t bits_at(uint32_t size, const uint8_t *plane, uint32_t d)
-{
-    const uint32_t start = d / PGD_DIGEST_TILE * PGD_DIGEST_TILE;
-    const uint32_t count = size - start < PGD_DIGEST_TILE ? size - start : PGD_DIGEST_TILE;
-    const uint32_t quarter = (count + 3) / 4;
-    const uint32_t n = d - start;
-    return plane[start / 4 + n % quarter] >> 2 * (n / quarter) & 3;
-}
-
 /* The whole numbers of a_t and b_t. */
-static float along(const uint8_t *digest, const struct pgd_digest_layout *layout, uint32_t line, uint32_t t)
+static float along(const uint8_t *codes, uint32_t line, uint32_t t)
 {
-    return (float) (2 * (digest[layout->tokens + t] >> 4 * line & 15) - 15);
+    return (float) (2 * (codes[t] >> 4 * line & 15) - 15);
 }
 
 /* Step 1 for a vector of `planes` planes. */
@@ -40,7 +23,7 @@ static float dot(uint32_t key_size, const struct pgd_packed_rows *rows, uint32_t
     for (uint32_t d = 0; d < key_size; d++) {
         int32_t code = 0;
         for (uint32_t p = 0; p < planes; p++) {
-            code |= bits_at(key_size, plane + (size_t) p * plane_bytes, d) << 2 * p;
+            code |= (int32_t) pgd_digest_bits(key_size, plane + (size_t) p * plane_bytes, d) << 2 * p;
         }
         sum += pgd_ref_packed_number(rows, row, d) * code;
     }
@@ -74,45 +57,46 @@ static float key_mean(const struct pgd_attend_shape *shape, const uint8_t *diges
                       uint32_t row)
 {
     const struct pgd_digest_layout layout = pgd_digest_layout(shape->key_size, shape->value_size);
-    return dot(shape->key_size, rows, row, digest + layout.key_mean, 3, scale_of(digest, PGD_DIGEST_KEY_MEAN));
+    return dot(shape->key_size, rows, row, digest + layout.key_mean, 3, pgd_digest_scale(digest, PGD_DIGEST_KEY_MEAN));
 }
 
 /* Step 2 with the two lines. */
-static void score_tokens(const struct pgd_attend_shape *shape, uint32_t tokens, const uint8_t *digest,
+static void score_tokens(const struct pgd_attend_shape *shape, const struct pgd_digest_pages *pages, uint32_t page,
                          const struct pgd_packed_rows *rows, uint32_t row, float *scores_of)
 {
+    const uint8_t *digest = pages->digests[page];
     const struct pgd_digest_layout layout = pgd_digest_layout(shape->key_size, shape->value_size);
     const float mean = key_mean(shape, digest, rows, row);
     float lines[PGD_DIGEST_LINES];
     for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
         lines[line] = dot(shape->key_size, rows, row, digest + layout.key_lines + (size_t) line * layout.key_plane, 1,
-                          scale_of(digest, PGD_DIGEST_KEY_LINE + line));
+                          pgd_digest_scale(digest, PGD_DIGEST_KEY_LINE + line));
     }
-    for (uint32_t t = 0; t < tokens; t++) {
-        const float first = fmaf(along(digest, &layout, 0, t), lines[0], mean);
-        scores_of[t] = pgd_ref_scaled(shape, fmaf(along(digest, &layout, 1, t), lines[1], first));
+    for (uint32_t t = 0; t < pages->tokens; t++) {
+        const float first = fmaf(along(pages->along[page], 0, t), lines[0], mean);
+        scores_of[t] = pgd_ref_scaled(shape, fmaf(along(pages->along[page], 1, t), lines[1], first));
     }
 }
 
 /* Step 2 with a detail. */
-static void score_tokens_in_detail(const struct pgd_attend_shape *shape, uint32_t tokens, const uint8_t *digest,
-                                   const uint8_t *detail, const struct pgd_packed_rows *rows, uint32_t row,
-                                   float *scores_of)
+static void score_tokens_in_detail(const struct pgd_attend_shape *shape, const struct pgd_digest_pages *pages,
+                                   uint32_t page, const struct pgd_packed_rows *rows, uint32_t row, float *scores_of)
 {
     const struct pgd_digest_layout layout = pgd_digest_layout(shape->key_size, shape->value_size);
+    const uint8_t *detail = pages->details[page];
     const uint8_t *planes = detail + PGD_LANES * sizeof(uint16_t);
-    const float mean = key_mean(shape, digest, rows, row);
-    for (uint32_t t = 0; t < tokens; t++) {
+    const float mean = key_mean(shape, pages->digests[page], rows, row);
+    for (uint32_t t = 0; t < pages->tokens; t++) {
         const uint8_t *own = planes + (size_t) 2 * t * layout.key_plane;
-        scores_of[t] = pgd_ref_scaled(shape, mean + dot(shape->key_size, rows, row, own, 2, scale_of(detail, t)));
+        scores_of[t] =
+            pgd_ref_scaled(shape, mean + dot(shape->key_size, rows, row, own, 2, pgd_digest_scale(detail, t)));
     }
 }
 
 /* Steps 3 to 6. */
-static void sum_tokens(const struct pgd_attend_shape *shape, uint32_t tokens, const uint8_t *digest,
-                       const float *scores_of, const struct pgd_digest_scores *scores, size_t at)
+static void sum_tokens(uint32_t tokens, const uint8_t *codes, const float *scores_of,
+                       const struct pgd_digest_scores *scores, size_t at)
 {
-    const struct pgd_digest_layout layout = pgd_digest_layout(shape->key_size, shape->value_size);
     float max = -INFINITY;
     for (uint32_t t = 0; t < tokens; t++) {
         max = scores_of[t] > max ? scores_of[t] : max;
@@ -124,7 +108,7 @@ static void sum_tokens(const struct pgd_attend_shape *shape, uint32_t tokens, co
         const float weight = pgd_ref_exp(scores_of[t] - max);
         sum = sum + weight;
         for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
-            lean[line] = fmaf(weight, along(digest, &layout, line, t), lean[line]);
+            lean[line] = fmaf(weight, along(codes, line, t), lean[line]);
         }
     }
     scores->mass[at] = max + logarithm(sum);
@@ -133,30 +117,19 @@ static void sum_tokens(const struct pgd_attend_shape *shape, uint32_t tokens, co
     }
 }
 
-void pgd_ref_score_digests(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
-                           const uint8_t *const *digests, const struct pgd_packed_rows *rows, float *scratch,
-                           const struct pgd_digest_scores *scores)
-{
-    (void) scratch;
-    float scores_of[PGD_LANES];
-    for (uint32_t row = 0; row < rows->count; row++) {
-        for (uint32_t i = 0; i < count; i++) {
-            score_tokens(shape, tokens, digests[i], rows, row, scores_of);
-            sum_tokens(shape, tokens, digests[i], scores_of, scores, (size_t) row * scores->stride + i);
-        }
-    }
-}
-
-void pgd_ref_score_details(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
-                           const uint8_t *const *digests, const uint8_t *const *details,
+void pgd_ref_score_digests(const struct pgd_attend_shape *shape, const struct pgd_digest_pages *pages,
                            const struct pgd_packed_rows *rows, float *scratch, const struct pgd_digest_scores *scores)
 {
     (void) scratch;
     float scores_of[PGD_LANES];
     for (uint32_t row = 0; row < rows->count; row++) {
-        for (uint32_t i = 0; i < count; i++) {
-            score_tokens_in_detail(shape, tokens, digests[i], details[i], rows, row, scores_of);
-            sum_tokens(shape, tokens, digests[i], scores_of, scores, (size_t) row * scores->stride + i);
+        for (uint32_t i = 0; i < pages->count; i++) {
+            if (pages->details != NULL) {
+                score_tokens_in_detail(shape, pages, i, rows, row, scores_of);
+            } else {
+                score_tokens(shape, pages, i, rows, row, scores_of);
+            }
+            sum_tokens(pages->tokens, pages->along[i], scores_of, scores, (size_t) row * scores->stride + i);
         }
     }
 }
@@ -167,7 +140,7 @@ static void blend_page(uint32_t size, const struct pgd_digest_layout *layout, co
     for (uint32_t d = 0; d < size; d++) {
         for (uint32_t part = 0; part < 1 + PGD_DIGEST_LINES; part++) {
             const uint8_t *plane = digest + layout->value_mean + (size_t) part * layout->value_plane;
-            out[d] = fmaf(times[part], (float) (2 * bits_at(size, plane, d) - 3), out[d]);
+            out[d] = fmaf(times[part], (float) (2 * (int32_t) pgd_digest_bits(size, plane, d) - 3), out[d]);
         }
     }
 }
@@ -185,10 +158,10 @@ void pgd_ref_blend_digests(const struct pgd_attend_shape *shape, uint32_t count,
             if (weights[at] == 0.0f) {
                 continue;
             }
-            float times[1 + PGD_DIGEST_LINES] = {weights[at] * scale_of(digests[i], PGD_DIGEST_VALUE_MEAN)};
+            float times[1 + PGD_DIGEST_LINES] = {weights[at] * pgd_digest_scale(digests[i], PGD_DIGEST_VALUE_MEAN)};
             for (uint32_t line = 0; line < PGD_DIGEST_LINES; line++) {
                 times[1 + line] =
-                    weights[at] * scores->lean[line][at] * scale_of(digests[i], PGD_DIGEST_VALUE_LINE + line);
+                    weights[at] * scores->lean[line][at] * pgd_digest_scale(digests[i], PGD_DIGEST_VALUE_LINE + line);
             }
             blend_page(shape->value_size, &layout, digests[i], times, out + (size_t) row * shape->value_size);
         }

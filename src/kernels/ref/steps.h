@@ -6,6 +6,7 @@
 
 struct pgd_packed_chunk;
 struct pgd_packed_rows;
+struct pgd_digest_pages;
 struct pgd_digest_scores;
 
 /* Whole number d of a row. */
@@ -26,11 +27,7 @@ float pgd_ref_tree_sum(float lanes[PGD_LANES]);
 void pgd_ref_attend_chunk_packed(const struct pgd_attend_shape *shape, const struct pgd_packed_chunk *chunk,
                                  const struct pgd_packed_rows *rows, float *scratch, const struct pgd_partial *partial);
 
-void pgd_ref_score_digests(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
-                           const uint8_t *const *digests, const struct pgd_packed_rows *rows, float *scratch,
-                           const struct pgd_digest_scores *scores);
-void pgd_ref_score_details(const struct pgd_attend_shape *shape, uint32_t tokens, uint32_t count,
-                           const uint8_t *const *digests, const uint8_t *const *details,
+void pgd_ref_score_digests(const struct pgd_attend_shape *shape, const struct pgd_digest_pages *pages,
                            const struct pgd_packed_rows *rows, float *scratch, const struct pgd_digest_scores *scores);
 void pgd_ref_blend_digests(const struct pgd_attend_shape *shape, uint32_t count, const uint8_t *const *digests,
                            uint32_t rows, const float *weights, const struct pgd_digest_scores *scores, float *out);
