@@ -25,6 +25,7 @@
 #define HEAT_MARGIN 170u  /* a page must be this much hotter than the one it takes the place of */
 #define UNREAD_PART 0.55f /* the root of the sum of squares may be this part of 1 - recall */
 #define CHEAP_LAYERS 8u
+#define CHEAP_SURE 3u /* one in so many of the pages that are cheap to read is read in any case */
 
 void pgd_select_begin(struct pagoda_cache *cache)
 {
@@ -274,6 +275,9 @@ static bool wants_more(const struct pgd_attend_call *call)
     const struct pgd_spill *spill = call->cache->spill;
     const float most = (float) (1 - spill->options.recall);
     const bool is_cheap = spill->selected_count < cheap_pages(call);
+    if (spill->selected_count < cheap_pages(call) / CHEAP_SURE) { /* digests may say far too little of one page */
+        return true;
+    }
     const float most_squares = is_cheap ? 0 : UNREAD_PART * most * UNREAD_PART * most;
     for (uint32_t r = 0; r < call->layer->shape.query_heads; r++) {
         if (spill->row_left[r] > most && spill->row_squares[r] > most_squares) {
@@ -310,7 +314,8 @@ static uint32_t rank_pages(const struct pgd_attend_call *call)
 {
     struct pagoda_cache *cache = call->cache;
     struct pgd_spill *spill = cache->spill;
-    const float least = (float) (1 - spill->options.recall) / (float) (spill->layers[call->layer_index].away + 1);
+    const float little = (float) (1 - spill->options.recall) / (float) (spill->layers[call->layer_index].away + 1);
+    const float least = cheap_pages(call) > 0 ? 0 : little;
     uint32_t candidates = 0;
     find_largest_shares(call);
     for (uint32_t i = 0; i < pgd_table_count(cache->table); i++) {
