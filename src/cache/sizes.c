@@ -28,8 +28,8 @@ static const struct thrift {
 };
 #define THRIFTS (sizeof thrifts / sizeof thrifts[0])
 
-/* Where that does not hold the whole text either, digests are those of several blocks, and at last there are no
- * details. */
+/* Where that does not hold the whole text either, digests are those of several blocks, and then fewer heads have
+ * details, which tell more for their bytes (docs/selection.md). */
 static const struct sketch {
     uint32_t cells;       /* of a digest */
     uint32_t detail_part; /* one KV head in so many has details */
