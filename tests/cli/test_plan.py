@@ -326,8 +326,8 @@ def memory_of_the_process_leaves_a_budget():
 def scripts_are_told_by_the_exit_code():
     model = chat_model()
     run("plan", model, "--kv", "256M", "--fail-if-over", code=0)
-    run("plan", model, "--kv", "8M", code=0)
-    for flags in (["--kv", "8M"], ["--mem", "300M", "-c", "8192", "--kv-codec", "f16", "--on-full", "stop"],
+    run("plan", model, "--kv", "6M", code=0)
+    for flags in (["--kv", "6M"], ["--mem", "300M", "-c", "8192", "--kv-codec", "f16", "--on-full", "stop"],
                   ["--mem", "50M"], ["--kv", "100K"]):
         run("plan", model, *flags, "--fail-if-over", code=3)
     run("plan", "--shape", "layers=32,heads=32,head_size=128", "--kv", "4G", "-c", "8k", "--kv-codec", "f16",
@@ -337,7 +337,7 @@ def scripts_are_told_by_the_exit_code():
 
 @suite.test
 def several_models_get_a_line_each():
-    result = run("plan", chat_model(), plain_model(), "--kv", "8M", code=0)
+    result = run("plan", chat_model(), plain_model(), "--kv", "6M", code=0)
     lines = result.out.splitlines()
     assert len(lines) == 2 and "llama" in lines[0] and "gemma3" in lines[1] and "does not fit" in lines[0], result
     assert "22.5 KiB per token" in lines[0] and "7.50 MiB fixed" in lines[1], result

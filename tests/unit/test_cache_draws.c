@@ -1,4 +1,5 @@
 /* unit/test_cache_draws.c - what single tokens draw on, against a softmax in double over all that there was. */
+#include "cache/spill.h"
 #include "unit/cache_twin.h"
 
 enum { PAGE = 16, READ = 1200, SAID = 24, EVERY = 8 };
@@ -220,6 +221,7 @@ TEST(pages_that_digests_stand_in_for_count_by_what_those_expect)
         options.flash.read_all = i == 1;
         options.flash.bytes_max = i == 0 ? 0 : 32u << 10;
         struct pagoda_cache *cache = open_spilling(&options);
+        cache->spill->cheap_bytes = 0;
         const struct pagoda_draws draws = live(cache, layers, 2, &shares);
         pagoda_cache_account(cache, &account);
         CHECK(draws.counted && (i == 0 ? account.unread : account.collapsed) > 100);
