@@ -465,7 +465,7 @@ static void live_at_random(uint64_t seed, struct looked *looked)
     options->codec = options->codec_tight = test_rng_below(&rng, 2) == 0 ? PAGODA_CODEC_F16 : PAGODA_CODEC_K8V4;
     options->flash.bytes_max = (1 + seed % 4) << 18;
     options->flash.on_full = seed % 2 == 0 ? PAGODA_ON_FLASH_FULL_COLLAPSE : PAGODA_ON_FLASH_FULL_DROP;
-    story->cells = 1 + 3 * (seed / 2 % 2); /* some with digests of one cell, some of up to four */
+    story->cells = seed / 2 % 2 == 0 ? 1 : 4; /* some with digests of one cell, some of up to four */
     open_story_for(story, 1200, 1, story->cells == 1 ? SLOTS : 1);
     for (int i = 0; i < 120 && pagoda_cache_position(story->life.cache) < TOKENS_MAX - 64; i++) {
         if (i % 15 == 0) {
