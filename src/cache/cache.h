@@ -223,6 +223,10 @@ PGD_MUST_CHECK enum pagoda_status pgd_cache_size_layers(struct pagoda_cache *cac
  * Without a flash tier only level 0 makes sense. Sets the bytes of frames of digests. */
 void pgd_cache_set_thrift(struct pagoda_cache *cache, uint32_t level, uint64_t *class_bytes);
 
+/* The largest batch that there must be room for. With a flash tier smaller ones do: what digests leave is not much, and
+ * pages that stay in memory are worth more than the speed of reading a prompt. */
+uint32_t pgd_cache_least_batch(const struct pagoda_cache *cache);
+
 /* The most blocks that can ever be held, whatever the budget. */
 uint64_t pgd_cache_blocks_limit(const struct pagoda_cache *cache);
 

@@ -292,7 +292,8 @@ bool pgd_cache_evict_one(struct pagoda_cache *cache)
     return victim != PGD_POLICY_NOBODY;
 }
 
-uint32_t pagoda_cache_room(const struct pagoda_cache *cache, uint32_t wanted)
+/* Of `wanted` tokens, those that there is room for once all that may leave has left. */
+static uint32_t most_room(const struct pagoda_cache *cache, uint32_t wanted)
 {
     wanted = (uint32_t) pgd_min_u64(wanted, cache->batch_most);
     wanted = (uint32_t) pgd_min_u64(wanted, PGD_POSITION_MAX - cache->position);
@@ -307,6 +308,16 @@ uint32_t pagoda_cache_room(const struct pagoda_cache *cache, uint32_t wanted)
     const uint64_t most = pgd_min_u64(potential.blocks * cache->page_tokens + tail_room(cache), potential.tokens);
     const uint32_t certain = pgd_cache_certain_room(cache, (uint32_t) pgd_min_u64(wanted, most));
     return (uint32_t) pgd_max_u64(pgd_min_u64(wanted, tokens), certain);
+}
+
+uint32_t pagoda_cache_room(const struct pagoda_cache *cache, uint32_t wanted)
+{
+    const uint32_t most = most_room(cache, wanted);
+    if (cache->spill == NULL || fits_now(cache, most)) {
+        return most;
+    }
+    /* So many find room by spilling; for more, text might have to be dropped. */
+    return (uint32_t) pgd_min_u64(most, pgd_cache_least_batch(cache));
 }
 
 static enum pagoda_status refuse(const struct pagoda_cache *cache, uint32_t count, struct pagoda_error *error)
@@ -347,7 +358,7 @@ enum pagoda_status pgd_cache_make_room(struct pagoda_cache *cache, uint32_t coun
     if (count > PGD_POSITION_MAX - cache->position) {
         return pgd_fail(error, PAGODA_LIMIT, "a sequence has at most %u tokens", PGD_POSITION_MAX);
     }
-    if (pagoda_cache_room(cache, count) < count) {
+    if (most_room(cache, count) < count) {
         return refuse(cache, count, error);
     }
     pgd_cache_release_windows(cache);

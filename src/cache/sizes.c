@@ -157,11 +157,9 @@ uint64_t pgd_cache_blocks_limit(const struct pagoda_cache *cache)
     return limit;
 }
 
-/* The largest batch that there must be room for. With a flash tier smaller ones do: what digests leave is not much, and
- * pages that stay in memory are worth more than the speed of reading a prompt. */
-static uint64_t least_batch(const struct pagoda_cache *cache)
+uint32_t pgd_cache_least_batch(const struct pagoda_cache *cache)
 {
-    return cache->spill == NULL ? cache->batch_most : pgd_min_u64(cache->batch_most, SPILL_BATCH_TOKENS);
+    return cache->spill == NULL ? cache->batch_most : (uint32_t) pgd_min_u64(cache->batch_most, SPILL_BATCH_TOKENS);
 }
 
 /* Blocks that may be exact at the same time, whatever the pressure: the first, the latest, a batch, ragged ends. What a
@@ -169,7 +167,7 @@ static uint64_t least_batch(const struct pagoda_cache *cache)
  * room for both all the same, so that batches need not be smaller when it is full. */
 static uint64_t exact_blocks(const struct pagoda_cache *cache)
 {
-    const uint64_t batch = least_batch(cache);
+    const uint64_t batch = pgd_cache_least_batch(cache);
     const uint64_t latest =
         cache->spill == NULL ? cache->exact_recent + batch : pgd_max_u64(cache->exact_recent, batch);
     return pgd_div_up_u64(cache->exact_first, cache->page_tokens) + pgd_div_up_u64(latest, cache->page_tokens) + 2;

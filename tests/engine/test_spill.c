@@ -83,7 +83,9 @@ static void same_bytes(const char *name, uint64_t usual_tokens, struct budget bu
                                      open_cache(model, tokens, budget.base_bytes + tokens * budget.token_bytes)};
     for (uint64_t at = 0; at < tokens;) {
         const uint64_t left = prompt > at ? prompt - at : 1;
-        const uint32_t count = left < PGD_BRIDGE_BATCH ? (uint32_t) left : PGD_BRIDGE_BATCH;
+        const uint32_t wanted = left < PGD_BRIDGE_BATCH ? (uint32_t) left : PGD_BRIDGE_BATCH;
+        const uint32_t count = pagoda_cache_room(pgd_bridge_cache(bridges[1]), wanted);
+        CHECK(count > 0);
         step(bridges, text, at, count, vocabulary);
         at += count;
     }
