@@ -85,20 +85,14 @@ TEST(reading_all_gives_the_same_bytes_as_never_having_spilled)
 
 /* ---- tight budgets ---- */
 
-/* The shape of a small model: 23,040 bytes of f16 a token. */
-static struct pagoda_cache *open_small_model(uint64_t budget_bytes, uint64_t tokens)
+static struct pagoda_cache *open_model(const struct pagoda_layer *layers, uint32_t count, uint64_t budget_bytes,
+                                       uint64_t tokens)
 {
-    enum { SMALL_LAYERS = 30 };
-    struct pagoda_layer layers[SMALL_LAYERS];
     struct pagoda_cache_options options;
     struct pagoda_cache *cache = NULL;
-    for (int i = 0; i < SMALL_LAYERS; i++) {
-        layers[i] =
-            (struct pagoda_layer) {.kv_heads = 3, .query_heads = 9, .key_size = 64, .value_size = 64, .scale = 1};
-    }
     pagoda_cache_options_default(&options);
     options.layers = layers;
-    options.layer_count = SMALL_LAYERS;
+    options.layer_count = count;
     options.threads_max = 2;
     options.budget_bytes = budget_bytes;
     options.tokens_max = tokens;
@@ -108,6 +102,18 @@ static struct pagoda_cache *open_small_model(uint64_t budget_bytes, uint64_t tok
     options.flash.directory = "/tmp";
     CHECK(pagoda_cache_open(&options, &cache, NULL) == PAGODA_OK);
     return cache;
+}
+
+/* The shape of a small model: 23,040 bytes of f16 a token. */
+static struct pagoda_cache *open_small_model(uint64_t budget_bytes, uint64_t tokens)
+{
+    enum { SMALL_LAYERS = 30 };
+    struct pagoda_layer layers[SMALL_LAYERS];
+    for (int i = 0; i < SMALL_LAYERS; i++) {
+        layers[i] =
+            (struct pagoda_layer) {.kv_heads = 3, .query_heads = 9, .key_size = 64, .value_size = 64, .scale = 1};
+    }
+    return open_model(layers, SMALL_LAYERS, budget_bytes, tokens);
 }
 
 TEST(a_tight_budget_sets_less_aside_and_still_holds_the_text)
@@ -155,6 +161,45 @@ TEST(a_batch_that_is_too_large_for_a_tight_budget_is_told)
     CHECK_EQ_INT(pagoda_cache_begin(cache, room, &why), PAGODA_OK);
     pagoda_cache_abort(cache);
     pagoda_cache_close(cache);
+}
+
+/* A batch of rows that are all zero; their attention is of no interest. */
+static void bring(struct pagoda_cache *cache, uint32_t layers, uint32_t count)
+{
+    static const float zeros[256];
+    CHECK(pagoda_cache_begin(cache, count, NULL) == PAGODA_OK);
+    for (uint32_t layer = 0; layer < layers; layer++) {
+        CHECK(pagoda_cache_ingest(cache, layer, PAGODA_KEYS, zeros, 0, 0, 1) == PAGODA_OK);
+        CHECK(pagoda_cache_ingest(cache, layer, PAGODA_VALUES, zeros, 0, 0, 1) == PAGODA_OK);
+    }
+    CHECK(pagoda_cache_end(cache, NULL) == PAGODA_OK);
+}
+
+/* The shape of a model with windows, whose batches are a good part of its memory. */
+TEST(batches_as_large_as_advised_drop_nothing)
+{
+    enum { WINDOWED = 18, TOKENS = 8000 };
+    struct pagoda_layer layers[WINDOWED];
+    for (int i = 0; i < WINDOWED; i++) {
+        layers[i] = (struct pagoda_layer) {.kv_heads = 1,
+                                           .query_heads = 4,
+                                           .key_size = 256,
+                                           .value_size = 256,
+                                           .window = i % 6 == 5 ? 0 : 512,
+                                           .scale = 1};
+    }
+    for (uint64_t mebibytes = 13; mebibytes <= 17; mebibytes += 2) {
+        struct pagoda_cache *cache = open_model(layers, WINDOWED, mebibytes << 20, TOKENS);
+        struct pagoda_account account;
+        while (pagoda_cache_position(cache) < TOKENS) {
+            const uint64_t left = TOKENS - pagoda_cache_position(cache);
+            bring(cache, WINDOWED, fitting(cache, left < 256 ? (uint32_t) left : 256));
+        }
+        pagoda_cache_account(cache, &account);
+        CHECK_EQ_U64(account.dropped, 0);
+        CHECK(account.spilled > 100);
+        pagoda_cache_close(cache);
+    }
 }
 
 /* ---- selected pages ---- */
