@@ -456,7 +456,7 @@ static void ask_method(const struct head *head, const struct method *method, con
                        const struct query *query, struct answer *answer)
 {
     if (method->score_all != NULL) {
-        method->score_all(head, digests, query, answer);
+        method->score_all(head, method, digests, query, answer);
         return;
     }
     for (uint32_t page = 0; page < head->pages; page++) {

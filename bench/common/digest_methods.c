@@ -332,9 +332,11 @@ static void score_ours_page(const struct head *head, const uint8_t *digest, cons
     }
 }
 
-static void score_pages(const struct head *head, const float *digests, bool detailed, uint32_t span,
-                        const struct query *query, struct answer *answer)
+static void score_ours(const struct head *head, const struct method *method, const float *digests,
+                       const struct query *query, struct answer *answer)
 {
+    const bool detailed = method->make == make_detailed;
+    const uint32_t span = method->span == 0 ? 1 : method->span;
     const size_t digest_bytes_of_page = (size_t) head->page / PGD_LANES * pgd_digest_bytes(head->size, head->size, 1);
     int32_t high[ROWS_MAX * SIZE_MAX_HERE / 4];
     int32_t low[ROWS_MAX * SIZE_MAX_HERE / 4];
@@ -352,37 +354,10 @@ static void score_pages(const struct head *head, const float *digests, bool deta
     }
 }
 
-static void score_ours(const struct head *head, const float *digests, const struct query *query, struct answer *answer)
+static void score_lifted(const struct head *head, const struct method *method, const float *digests,
+                         const struct query *query, struct answer *answer)
 {
-    score_pages(head, digests, false, 1, query, answer);
-}
-
-static void score_pairs(const struct head *head, const float *digests, const struct query *query, struct answer *answer)
-{
-    score_pages(head, digests, false, 2, query, answer);
-}
-
-static void score_fours(const struct head *head, const float *digests, const struct query *query, struct answer *answer)
-{
-    score_pages(head, digests, false, 4, query, answer);
-}
-
-static void score_eights(const struct head *head, const float *digests, const struct query *query,
-                         struct answer *answer)
-{
-    score_pages(head, digests, false, 8, query, answer);
-}
-
-static void score_detailed(const struct head *head, const float *digests, const struct query *query,
-                           struct answer *answer)
-{
-    score_pages(head, digests, true, 1, query, answer);
-}
-
-static void score_lifted(const struct head *head, const float *digests, const struct query *query,
-                         struct answer *answer)
-{
-    score_pages(head, digests, false, 1, query, answer);
+    score_ours(head, method, digests, query, answer);
     for (uint32_t row = 0; row < head->group; row++) {
         for (uint32_t page = 0; page < head->pages; page++) {
             answer->reach[row][page] += head->lift[row];
@@ -392,8 +367,10 @@ static void score_lifted(const struct head *head, const float *digests, const st
 }
 
 /* Nothing is resident, and pages are drawn by lot. */
-static void score_lot(const struct head *head, const float *digests, const struct query *query, struct answer *answer)
+static void score_lot(const struct head *head, const struct method *method, const float *digests,
+                      const struct query *query, struct answer *answer)
 {
+    (void) method;
     static uint32_t state = 1;
     (void) digests;
     (void) query;
@@ -406,9 +383,10 @@ static void score_lot(const struct head *head, const float *digests, const struc
 }
 
 /* The page's true mass and value mean: what no digest can know. */
-static void score_oracle(const struct head *head, const float *digests, const struct query *query,
-                         struct answer *answer)
+static void score_oracle(const struct head *head, const struct method *method, const float *digests,
+                         const struct query *query, struct answer *answer)
 {
+    (void) method;
     float scores[PAGE_MAX];
     (void) digests;
     for (uint32_t row = 0; row < head->group; row++) {
@@ -444,10 +422,10 @@ const struct method digest_methods[DIGEST_METHODS] = {
     {"two lines, queries not known", 0, {0}, 0, true, true, make_ours, NULL, score_ours, 0},
     [DIGEST_OURS] = {"two lines", 0, {0}, 1, true, true, make_ours, NULL, score_ours, 0},
     [DIGEST_LIFTED] = {"two lines, lifted", 0, {0}, 1, true, true, make_ours, NULL, score_lifted, 0},
-    [DIGEST_DETAILED] = {"two lines and details", 0, {0}, 1, true, true, make_detailed, NULL, score_detailed, 0},
-    {"two lines for 2 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_pairs, 2},
-    {"two lines for 4 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_fours, 4},
-    {"two lines for 8 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_eights, 8},
+    [DIGEST_DETAILED] = {"two lines and details", 0, {0}, 1, true, true, make_detailed, NULL, score_ours, 0},
+    {"two lines for 2 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_ours, 2},
+    {"two lines for 4 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_ours, 4},
+    {"two lines for 8 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_ours, 8},
     {.name = "oracle: true mass, value mean", .stands_in = true, .score_all = score_oracle},
 };
 

@@ -50,7 +50,8 @@ struct method {
     /* One page and one query, or everything at once. */
     void (*score)(const struct head *head, const struct method *method, const float *digest, const float *query,
                   float *reach, float *mass);
-    void (*score_all)(const struct head *head, const float *digests, const struct query *query, struct answer *answer);
+    void (*score_all)(const struct head *head, const struct method *method, const float *digests,
+                      const struct query *query, struct answer *answer);
     uint32_t span; /* pages that share a digest; 0: each has its own */
 };
 

@@ -174,7 +174,8 @@ PAGODA_API void pagoda_cache_close(struct pagoda_cache *cache);
 
 /* How many tokens, at most `wanted`, one batch may bring now under the rules for a full budget.
  * With PAGODA_ON_FULL_STOP this is the room that is left; with EVICT, what fits once all that may
- * leave has left. */
+ * leave has left; with SPILL, what surely fits once pages have gone to flash: for a larger batch old text might have to
+ * be dropped. */
 PAGODA_API uint32_t pagoda_cache_room(const struct pagoda_cache *cache, uint32_t wanted);
 
 /* Opens a batch of token_count tokens: re-encodes full pages and evicts as the options say, then

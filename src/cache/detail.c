@@ -78,7 +78,7 @@ static uint16_t *kept_in(const struct pagoda_cache *cache, uint32_t index, uint3
 static uint8_t *place_of(const struct pagoda_cache *cache, uint32_t index, uint32_t slot, uint32_t cell)
 {
     const struct pgd_spill *spill = cache->spill;
-    const uint32_t frame = spill->blocks[pgd_table_slot(cache->table, index)].digests;
+    const uint32_t frame = pgd_spill_about(cache, index)->digests;
     return (uint8_t *) pgd_pool_address(cache->pool, frame) + spill->details_at +
            ((uint64_t) slot * spill->span * cache->page_cells + pgd_spill_first_cell(cache, index) + cell) *
                spill->detail_bytes;

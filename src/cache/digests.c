@@ -5,11 +5,6 @@
 
 #define EVEN_PART 20u /* one part in so many may be added to a frame */
 
-static struct pgd_spill_block *about(const struct pagoda_cache *cache, uint32_t index)
-{
-    return &cache->spill->blocks[pgd_table_slot(cache->table, index)];
-}
-
 /* ---- sizes ---- */
 
 /* Cells whose digests share a frame, and their digests, of one KV head. */
@@ -72,8 +67,7 @@ void pgd_spill_set_digests(struct pagoda_cache *cache, uint32_t cells, uint32_t 
     spill->detail_count = pgd_detail_slots(heads, detail_part);
     spill->details_at = bytes;
     bytes += spill->detail_count * cells_of_frame(cache) * spill->detail_bytes;
-    spill->digest_frame_bytes = even_frame_bytes(bytes, largest_class(cache, class_bytes));
-    class_bytes[spill->digest_class] = spill->digest_frame_bytes;
+    class_bytes[spill->digest_class] = even_frame_bytes(bytes, largest_class(cache, class_bytes));
 }
 
 uint64_t pgd_spill_digest_floats(const struct pagoda_cache *cache, uint32_t layer)
@@ -95,7 +89,7 @@ static uint64_t digest_offset(const struct pagoda_cache *cache, uint32_t layer, 
 const uint8_t *pgd_spill_digest(const struct pagoda_cache *cache, uint32_t index, uint32_t layer, uint32_t head,
                                 uint32_t cell)
 {
-    const uint32_t frame = about(cache, index)->digests;
+    const uint32_t frame = pgd_spill_about(cache, index)->digests;
     const uint32_t number = (pgd_spill_first_cell(cache, index) + cell) / cache->spill->digest_cells;
     PGD_ASSERT(frame != PGD_FRAME_NONE);
     return (const uint8_t *) pgd_pool_address(cache->pool, frame) + digest_offset(cache, layer, head, number);
@@ -169,7 +163,7 @@ static void make_digest(struct pagoda_cache *cache, uint32_t index, uint32_t lay
         pgd_spill_decode_cell(cache, layer, pgd_pool_address(cache->pool, frame), head, at % cache->page_cells,
                               keys + row * shape->key_size, values + row * shape->value_size);
     }
-    uint8_t *frame = pgd_pool_address(cache->pool, about(cache, index)->digests);
+    uint8_t *frame = pgd_pool_address(cache->pool, pgd_spill_about(cache, index)->digests);
     pgd_digest_make(shape->key_size, shape->value_size, tokens, keys, values, &queries, scratch,
                     frame + digest_offset(cache, layer, head, first / cache->spill->digest_cells));
 }
@@ -201,8 +195,8 @@ bool pgd_spill_make_digests(struct pagoda_cache *cache, uint32_t first, uint32_t
     const bool admitted = pgd_ledger_take(&cache->ledger, PAGODA_MEMORY_DIGESTS, bytes);
     PGD_ASSERT(admitted); /* the arena is within the budget */
     for (uint32_t i = 0; i < count; i++) {
-        about(cache, first + i)->digests = frame;
-        about(cache, first + i)->place = i;
+        pgd_spill_about(cache, first + i)->digests = frame;
+        pgd_spill_about(cache, first + i)->place = i;
     }
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
         if (spill->layers[layer].grows) {
@@ -215,14 +209,14 @@ bool pgd_spill_make_digests(struct pagoda_cache *cache, uint32_t first, uint32_t
 /* Whether the digests of another block are in the same frame: of a neighbour, as they were when it was filled. */
 static bool is_shared(const struct pagoda_cache *cache, uint32_t index)
 {
-    const uint32_t frame = about(cache, index)->digests;
-    return (index > 0 && about(cache, index - 1)->digests == frame) ||
-           (index + 1 < pgd_table_count(cache->table) && about(cache, index + 1)->digests == frame);
+    const uint32_t frame = pgd_spill_about(cache, index)->digests;
+    return (index > 0 && pgd_spill_about(cache, index - 1)->digests == frame) ||
+           (index + 1 < pgd_table_count(cache->table) && pgd_spill_about(cache, index + 1)->digests == frame);
 }
 
 void pgd_spill_give_digests(struct pagoda_cache *cache, uint32_t index)
 {
-    struct pgd_spill_block *block = about(cache, index);
+    struct pgd_spill_block *block = pgd_spill_about(cache, index);
     if (block->digests != PGD_FRAME_NONE && !is_shared(cache, index)) {
         pgd_ledger_give(&cache->ledger, PAGODA_MEMORY_DIGESTS,
                         pgd_pool_frame_bytes(cache->pool, cache->spill->digest_class));
@@ -235,8 +229,8 @@ void pgd_spill_give_digests(struct pagoda_cache *cache, uint32_t index)
 void pgd_spill_mark_frames(const struct pagoda_cache *cache)
 {
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
-        if (about(cache, index)->digests != PGD_FRAME_NONE) {
-            pgd_pool_mark(cache->pool, about(cache, index)->digests);
+        if (pgd_spill_about(cache, index)->digests != PGD_FRAME_NONE) {
+            pgd_pool_mark(cache->pool, pgd_spill_about(cache, index)->digests);
         }
     }
 }

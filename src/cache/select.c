@@ -260,8 +260,8 @@ static uint32_t pop(uint32_t *heap, uint32_t *count, const float *score)
 
 /* ---- choosing ---- */
 
-/* Pages that a layer reads before what is spread out goes unread: none where there are many layers, as each that reads
- * at all waits for the device once. */
+/* Pages that a layer reads before what is spread out goes unread, a part of them in any case: none where there are many
+ * layers, as each that reads at all waits for the device once. */
 static uint32_t cheap_pages(const struct pgd_attend_call *call)
 {
     const uint32_t layers = call->cache->spill->growing;
@@ -269,16 +269,15 @@ static uint32_t cheap_pages(const struct pgd_attend_call *call)
     return layers > CHEAP_LAYERS ? 0 : (uint32_t) (call->cache->spill->cheap_bytes / layers / page);
 }
 
-/* Whether some row still leaves more unread than it may. */
-static bool wants_more(const struct pgd_attend_call *call)
+/* Whether more is read: what is cheap in any case, or because some row still leaves more unread than it may. */
+static bool wants_more(const struct pgd_attend_call *call, uint32_t cheap)
 {
     const struct pgd_spill *spill = call->cache->spill;
     const float most = (float) (1 - spill->options.recall);
-    const bool is_cheap = spill->selected_count < cheap_pages(call);
-    if (spill->selected_count < cheap_pages(call) / CHEAP_SURE) { /* digests may say far too little of one page */
+    if (spill->selected_count < cheap / CHEAP_SURE) { /* digests may say far too little of one page */
         return true;
     }
-    const float most_squares = is_cheap ? 0 : UNREAD_PART * most * UNREAD_PART * most;
+    const float most_squares = spill->selected_count < cheap ? 0 : UNREAD_PART * most * UNREAD_PART * most;
     for (uint32_t r = 0; r < call->layer->shape.query_heads; r++) {
         if (spill->row_left[r] > most && spill->row_squares[r] > most_squares) {
             return true;
@@ -310,12 +309,12 @@ void pgd_select_note_away(const struct pgd_attend_call *call)
 }
 
 /* Shares of all pages with digests: heat, and candidates for reading. */
-static uint32_t rank_pages(const struct pgd_attend_call *call)
+static uint32_t rank_pages(const struct pgd_attend_call *call, uint32_t cheap)
 {
     struct pagoda_cache *cache = call->cache;
     struct pgd_spill *spill = cache->spill;
     const float little = (float) (1 - spill->options.recall) / (float) (spill->layers[call->layer_index].away + 1);
-    const float least = cheap_pages(call) > 0 ? 0 : little;
+    const float least = cheap > 0 ? 0 : little;
     uint32_t candidates = 0;
     find_largest_shares(call);
     for (uint32_t i = 0; i < pgd_table_count(cache->table); i++) {
@@ -351,9 +350,10 @@ void pgd_select_choose(const struct pgd_attend_call *call)
 {
     struct pagoda_cache *cache = call->cache;
     struct pgd_spill *spill = cache->spill;
-    uint32_t candidates = rank_pages(call);
+    const uint32_t cheap = cheap_pages(call);
+    uint32_t candidates = rank_pages(call, cheap);
     spill->selected_count = 0;
-    while (candidates > 0 && wants_more(call)) {
+    while (candidates > 0 && wants_more(call, cheap)) {
         take_page(call, pop(spill->ranked, &candidates, spill->rank_score));
     }
     pgd_yardstick_draw(call);

@@ -57,7 +57,7 @@ static void set_spill(struct pagoda_cache *cache, const struct thrift *thrift, c
     struct pgd_spill *spill = cache->spill;
     const uint64_t most = PGD_CHUNK_TOKENS / cache->page_tokens;
     pgd_spill_set_digests(cache, sketch->cells, sketch->detail_part, class_bytes);
-    spill->group_blocks = (uint32_t) pgd_max_u64(spill->span, pgd_max_u64(1, pgd_min_u64(thrift->group_blocks, most)));
+    spill->group_blocks = (uint32_t) pgd_max_u64(spill->span, pgd_min_u64(thrift->group_blocks, most));
 }
 
 void pgd_cache_set_thrift(struct pagoda_cache *cache, uint32_t level, uint64_t *class_bytes)

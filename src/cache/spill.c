@@ -306,11 +306,6 @@ static bool can_be_written(const struct pagoda_cache *cache, uint32_t index, uin
     return true;
 }
 
-static struct pgd_spill_block *about(const struct pagoda_cache *cache, uint32_t index)
-{
-    return &cache->spill->blocks[pgd_table_slot(cache->table, index)];
-}
-
 static uint32_t *checksum_of(const struct pagoda_cache *cache, uint32_t index, uint32_t layer)
 {
     const struct pgd_spill *spill = cache->spill;
@@ -336,7 +331,7 @@ uint32_t pgd_spill_expected(const struct pagoda_cache *cache, uint32_t index, ui
 
 uint64_t pgd_spill_offset(const struct pagoda_cache *cache, uint32_t index, uint32_t layer)
 {
-    const struct pgd_spill_block *block = about(cache, index);
+    const struct pgd_spill_block *block = pgd_spill_about(cache, index);
     return (uint64_t) *extent_of(cache, block->group, layer) * PGD_FLASH_ALIGN +
            block->rank * pgd_spill_page_bytes(cache, layer);
 }
@@ -398,8 +393,8 @@ static enum pagoda_status write_group(struct pagoda_cache *cache, uint32_t first
     }
     spill->groups[group] = (struct pgd_spill_group) {.blocks = count, .live = count};
     for (uint32_t i = 0; i < count; i++) {
-        about(cache, first + i)->group = group;
-        about(cache, first + i)->rank = i;
+        pgd_spill_about(cache, first + i)->group = group;
+        pgd_spill_about(cache, first + i)->rank = i;
         for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
             if (spill->layers[layer].grows) {
                 pgd_table_set_clean(cache->table, first + i, layer);
@@ -476,7 +471,7 @@ static bool write_oldest(struct pagoda_cache *cache, uint64_t end_position, uint
 static void leave_group(struct pagoda_cache *cache, uint32_t index)
 {
     struct pgd_spill *spill = cache->spill;
-    struct pgd_spill_block *block = about(cache, index);
+    struct pgd_spill_block *block = pgd_spill_about(cache, index);
     if (block->group != PGD_GROUP_NONE && --spill->groups[block->group].live == 0) {
         free_group(cache, block->group, spill->groups[block->group].blocks, cache->layer_count);
     }
@@ -487,7 +482,7 @@ void pgd_spill_forget(struct pagoda_cache *cache, uint32_t index)
 {
     pgd_spill_give_digests(cache, index);
     leave_group(cache, index);
-    *about(cache, index) = (struct pgd_spill_block) {.group = PGD_GROUP_NONE, .digests = PGD_FRAME_NONE};
+    *pgd_spill_about(cache, index) = (struct pgd_spill_block) {.group = PGD_GROUP_NONE, .digests = PGD_FRAME_NONE};
 }
 
 /* ---- out of memory ---- */
@@ -512,7 +507,7 @@ static void spill_page(struct pagoda_cache *cache, uint32_t index, uint32_t laye
 /* Whether a block was written, and its digests can be made. */
 static bool lacks_digests(const struct pagoda_cache *cache, uint32_t index)
 {
-    const struct pgd_spill_block *block = about(cache, index);
+    const struct pgd_spill_block *block = pgd_spill_about(cache, index);
     return block->group != PGD_GROUP_NONE && block->digests == PGD_FRAME_NONE;
 }
 
@@ -522,7 +517,7 @@ static uint32_t count_span(const struct pagoda_cache *cache, uint32_t index)
     const uint32_t most = (uint32_t) pgd_min_u64(cache->spill->span, pgd_table_count(cache->table) - index);
     uint32_t count = 1;
     while (count < most && lacks_digests(cache, index + count) &&
-           about(cache, index + count)->group == about(cache, index)->group &&
+           pgd_spill_about(cache, index + count)->group == pgd_spill_about(cache, index)->group &&
            !pgd_table_block(cache->table, index + count)->pinned) {
         count++;
     }
@@ -619,7 +614,7 @@ static bool may_go(const struct pagoda_cache *cache, uint32_t index)
 /* Of the blocks from `index` on, whose pages are all in memory, those that may go too and share digests with it. */
 static uint32_t count_collapsing(const struct pagoda_cache *cache, uint32_t index, uint64_t end_position)
 {
-    const bool written = about(cache, index)->group != PGD_GROUP_NONE;
+    const bool written = pgd_spill_about(cache, index)->group != PGD_GROUP_NONE;
     uint32_t most = written ? count_span(cache, index) : cache->spill->span;
     most = (uint32_t) pgd_min_u64(most, pgd_table_count(cache->table) - index);
     uint32_t count = 1;
@@ -668,7 +663,7 @@ bool pgd_spill_collapse_oldest(struct pagoda_cache *cache, uint64_t end_position
     uint32_t waiting = count;
     for (uint32_t index = count; index-- > 0;) {
         if (may_go(cache, index)) {
-            written = about(cache, index)->group != PGD_GROUP_NONE ? index : written;
+            written = pgd_spill_about(cache, index)->group != PGD_GROUP_NONE ? index : written;
             waiting = can_be_written(cache, index, end_position) ? index : waiting;
         }
     }
@@ -680,8 +675,8 @@ uint32_t pgd_spill_oldest_collapsed(const struct pagoda_cache *cache)
 {
     const uint32_t count = pgd_table_count(cache->table);
     uint32_t index = 0;
-    while (index < count && !(pgd_spill_has_digests(cache, index) && about(cache, index)->group == PGD_GROUP_NONE &&
-                              may_go(cache, index))) {
+    while (index < count && !(pgd_spill_has_digests(cache, index) &&
+                              pgd_spill_about(cache, index)->group == PGD_GROUP_NONE && may_go(cache, index))) {
         index++;
     }
     return index;

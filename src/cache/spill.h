@@ -134,7 +134,6 @@ struct pgd_spill {
     struct pgd_spill_layer *layers; /* [layer_count] */
     uint32_t growing;               /* layers that grow */
     uint32_t digest_class;
-    uint64_t digest_frame_bytes;
     uint32_t digest_cells; /* of a digest */
     uint32_t span;         /* blocks that share a frame of digests, at most */
 
@@ -221,10 +220,14 @@ static inline uint64_t pgd_spill_page_bytes(const struct pagoda_cache *cache, ui
     return cache->layers[layer].kinds[pgd_spill_rung(cache)].page_bytes;
 }
 
-/* Whether block `index` has digests. */
+/* What is known about block `index`, and whether it has digests. */
+static inline struct pgd_spill_block *pgd_spill_about(const struct pagoda_cache *cache, uint32_t index)
+{
+    return &cache->spill->blocks[pgd_table_slot(cache->table, index)];
+}
 static inline bool pgd_spill_has_digests(const struct pagoda_cache *cache, uint32_t index)
 {
-    return cache->spill->blocks[pgd_table_slot(cache->table, index)].digests != PGD_FRAME_NONE;
+    return pgd_spill_about(cache, index)->digests != PGD_FRAME_NONE;
 }
 
 /* Fills in what depends on the layers, and adds the class of digests to the pool's classes, but not its bytes. Errors:
@@ -314,7 +317,7 @@ const uint8_t *pgd_spill_digest(const struct pagoda_cache *cache, uint32_t index
 /* Number of the block's first cell among those that share its frame of digests. */
 static inline uint32_t pgd_spill_first_cell(const struct pagoda_cache *cache, uint32_t index)
 {
-    return cache->spill->blocks[pgd_table_slot(cache->table, index)].place * cache->page_cells;
+    return pgd_spill_about(cache, index)->place * cache->page_cells;
 }
 
 /* Some cells of a layer by their number, block x cells of a page, with the digests of one KV head. */

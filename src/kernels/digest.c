@@ -249,16 +249,9 @@ static void open_view(struct view *view, uint32_t size, const struct pgd_digest_
 /* A row as queries see it: products of two such rows are means of products of scores, for the queries that are
  * expected. They have a number for each coordinate, then one for each mean. */
 struct seen {
-    uint32_t tokens;
-    uint32_t size;
-    float *rows; /* [tokens][size] */
+    struct page page;
     float line[PGD_HEAD_SIZE_MAX + PGD_DIGEST_QUERIES_MAX];
 };
-
-static float *seen_row(const struct seen *seen, uint32_t t)
-{
-    return seen->rows + (size_t) t * seen->size;
-}
 
 static void see(const struct view *view, const float *row, float *seen)
 {
@@ -289,49 +282,49 @@ static void attend_line(const struct view *view, float *line)
     }
 }
 
-/* Products of the rows that are seen with one of `size` numbers. */
-static void products_with(const struct seen *seen, const float *vector, float *products)
+/* Products of all rows with a vector. */
+static void products_with(const struct page *page, const float *vector, float *products)
 {
-    for (uint32_t t = 0; t < seen->tokens; t++) {
-        products[t] = product_of(seen->size, seen_row(seen, t), vector);
+    for (uint32_t t = 0; t < page->tokens; t++) {
+        products[t] = product_of(page->size, row_of(page, t), vector);
     }
 }
 
-/* The vector over tokens along which the rows that are seen differ most: power iteration from the longest row. */
-static void main_direction(const struct seen *seen, float *direction)
+/* The vector over tokens along which rows differ most: power iteration from the longest row. */
+static void main_direction(const struct page *page, float *direction)
 {
-    const struct page rows = {seen->tokens, seen->size, seen->rows};
     float next[TOKENS_MAX];
     float sum[PGD_HEAD_SIZE_MAX + PGD_DIGEST_QUERIES_MAX];
     uint32_t longest = 0;
-    for (uint32_t t = 0; t < seen->tokens; t++) {
-        next[t] = product_of(seen->size, seen_row(seen, t), seen_row(seen, t));
+    for (uint32_t t = 0; t < page->tokens; t++) {
+        next[t] = product_of(page->size, row_of(page, t), row_of(page, t));
         longest = next[t] > next[longest] ? t : longest;
     }
-    products_with(seen, seen_row(seen, longest), next);
+    products_with(page, row_of(page, longest), next);
     for (uint32_t step = 0;; step++) {
-        const float length = sqrtf(product_of(seen->tokens, next, next));
-        for (uint32_t t = 0; t < seen->tokens; t++) {
+        const float length = sqrtf(product_of(page->tokens, next, next));
+        for (uint32_t t = 0; t < page->tokens; t++) {
             direction[t] = length > 0 ? next[t] / length : 0.0f;
         }
         if (step + 1 == POWER_STEPS) {
             return;
         }
-        add_rows(&rows, direction, sum);
-        products_with(seen, sum, next);
+        add_rows(page, direction, sum);
+        products_with(page, sum, next);
     }
 }
 
 /* How far along the line each token is, in whole numbers; returns what one stands for. */
 static float encode_tokens(const struct seen *seen, uint32_t nibble, uint8_t *codes, float *times)
 {
-    const float norm = product_of(seen->size, seen->line, seen->line);
-    products_with(seen, seen->line, times);
-    for (uint32_t t = 0; t < seen->tokens; t++) {
+    const uint32_t tokens = seen->page.tokens;
+    const float norm = product_of(seen->page.size, seen->line, seen->line);
+    products_with(&seen->page, seen->line, times);
+    for (uint32_t t = 0; t < tokens; t++) {
         times[t] = norm > 0 ? times[t] / norm : 0.0f;
     }
-    const float scale = pgd_packed_largest(seen->tokens, times) / TOKEN_LEVELS;
-    for (uint32_t t = 0; t < seen->tokens; t++) {
+    const float scale = pgd_packed_largest(tokens, times) / TOKEN_LEVELS;
+    for (uint32_t t = 0; t < tokens; t++) {
         const uint32_t code = code_of(times[t], scale, TOKEN_LEVELS);
         codes[t] |= (uint8_t) (code << 4 * nibble);
         times[t] = odd_number(code, TOKEN_LEVELS);
@@ -344,17 +337,16 @@ static void encode_key_line(const struct page *page, uint32_t line, const struct
                             const struct view *view, float *scratch, uint8_t *digest, float *times)
 {
     struct seen seen;
-    seen.tokens = page->tokens;
-    seen.size = page->size + (view->queries == NULL ? 0 : view->queries->mean_count);
-    seen.rows = scratch;
+    seen.page =
+        (struct page) {page->tokens, page->size + (view->queries == NULL ? 0 : view->queries->mean_count), scratch};
     uint8_t codes[PGD_HEAD_SIZE_MAX];
     float vector[PGD_HEAD_SIZE_MAX];
     float numbers[PGD_HEAD_SIZE_MAX];
     for (uint32_t t = 0; t < page->tokens; t++) {
-        see(view, row_of(page, t), seen_row(&seen, t));
+        see(view, row_of(page, t), row_of(&seen.page, t));
     }
     float direction[TOKENS_MAX];
-    main_direction(&seen, direction);
+    main_direction(&seen.page, direction);
     add_rows(page, direction, vector);
     attend_line(view, vector);
     encode_line(page->size, vector, codes, numbers);
