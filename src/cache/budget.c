@@ -90,13 +90,9 @@ uint64_t pgd_cache_text_floor(const struct pagoda_cache *cache)
     return least_budget(cache, true);
 }
 
-uint32_t pgd_cache_certain_room(const struct pagoda_cache *cache, uint32_t wanted)
+bool pgd_cache_surely_fits(const struct pagoda_cache *cache, uint32_t count)
 {
-    while (wanted > 0 &&
-           floor_slabs(cache, wanted, cache->position + wanted, false) > pgd_pool_slab_limit(cache->pool)) {
-        wanted /= 2;
-    }
-    return wanted;
+    return floor_slabs(cache, count, cache->position + count, false) <= pgd_pool_slab_limit(cache->pool);
 }
 
 /* ---- making it smaller ---- */
@@ -223,8 +219,19 @@ enum pagoda_status pgd_cache_lower_budget(struct pagoda_cache *cache, uint64_t b
         return status;
     }
     pgd_cache_release_windows(cache);
-    (void) make_fit(cache, slabs_in(cache, bytes), true);
-    const uint64_t least_bytes = fixed_bytes(cache) + slabs_wanted(cache) * pgd_pool_slab_bytes(cache->pool);
-    set_limit(cache, pgd_min_u64(pgd_max_u64(bytes, least_bytes), cache->ledger.budget_bytes));
+    /* In a few slabs, pages made smaller may take more of them: that begins only where the end of it surely fits. */
+    if (floor_slabs(cache, 1, cache->position, true) <= pgd_pool_slab_limit(cache->pool)) {
+        (void) make_fit(cache, slabs_in(cache, bytes), true);
+    }
+    const uint64_t slab_bytes = pgd_pool_slab_bytes(cache->pool);
+    const uint64_t before = cache->ledger.budget_bytes;
+    const uint64_t least_bytes = pgd_min_u64(fixed_bytes(cache) + slabs_wanted(cache) * slab_bytes, before);
+    bytes = pgd_max_u64(bytes, least_bytes);
+    set_limit(cache, bytes);
+    /* Free places beside pages that may not move do not count when they lie beyond the limit. */
+    while (bytes < before && !pgd_cache_frames_fit(cache, 1)) {
+        bytes = pgd_min_u64(bytes + slab_bytes, before);
+        set_limit(cache, bytes);
+    }
     return PAGODA_OK;
 }

@@ -200,6 +200,9 @@ PGD_MUST_CHECK enum pagoda_status pgd_cache_make_room(struct pagoda_cache *cache
 /* Slabs that stay without a class: the next re-encoding may need one of its own. */
 uint32_t pgd_cache_spare_slabs(const struct pagoda_cache *cache);
 
+/* Whether the frames that `count` more tokens need are free now. */
+bool pgd_cache_frames_fit(const struct pagoda_cache *cache, uint32_t count);
+
 /* Whether a frame of this class can be taken without taking from what the next `count` tokens need. */
 bool pgd_cache_has_spare(const struct pagoda_cache *cache, uint32_t class_index, uint32_t count);
 
@@ -258,8 +261,9 @@ void pgd_cache_mark_fixed(const struct pagoda_cache *cache);
 
 /* ---- budget.c ---- */
 
-/* A number of tokens, at most `wanted`, that surely fits once all that may leave has left; not always the highest. */
-uint32_t pgd_cache_certain_room(const struct pagoda_cache *cache, uint32_t wanted);
+/* Whether frames for `count` more tokens surely fit once all that may leave has left. Where it says no, they still
+ * may: slabs are counted as if pages that stay could not be packed well. O(pages). */
+bool pgd_cache_surely_fits(const struct pagoda_cache *cache, uint32_t count);
 
 /* The smallest budget that holds all text, made as small as it can be, or on flash. Never less than
  * pagoda_cache_budget_floor, and not more than the budget as it is. */

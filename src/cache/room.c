@@ -178,7 +178,7 @@ uint32_t pgd_cache_spare_slabs(const struct pagoda_cache *cache)
     return cache->class_count > 1 && (cache->rung_count > 1 || cache->spill != NULL) ? 1 : 0;
 }
 
-static bool frames_fit(const struct pagoda_cache *cache, uint32_t count)
+bool pgd_cache_frames_fit(const struct pagoda_cache *cache, uint32_t count)
 {
     uint32_t needs[PGD_POOL_CLASSES_MAX];
     pgd_cache_frames_needed(cache, count, needs);
@@ -194,7 +194,7 @@ static bool table_fits(const struct pagoda_cache *cache, uint32_t count)
 
 static bool fits_now(const struct pagoda_cache *cache, uint32_t count)
 {
-    return frames_fit(cache, count) && table_fits(cache, count);
+    return pgd_cache_frames_fit(cache, count) && table_fits(cache, count);
 }
 
 bool pgd_cache_has_spare(const struct pagoda_cache *cache, uint32_t class_index, uint32_t count)
@@ -292,6 +292,22 @@ bool pgd_cache_evict_one(struct pagoda_cache *cache)
     return victim != PGD_POLICY_NOBODY;
 }
 
+/* Of `wanted` tokens, those that surely fit, counted in slabs. */
+static uint32_t certain_room(const struct pagoda_cache *cache, uint32_t wanted)
+{
+    uint32_t low = 0;
+    uint32_t high = wanted;
+    while (low < high) {
+        const uint32_t middle = low + (high - low + 1) / 2;
+        if (fits_now(cache, middle) || pgd_cache_surely_fits(cache, middle)) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    return low;
+}
+
 /* Of `wanted` tokens, those that there is room for once all that may leave has left. */
 static uint32_t most_room(const struct pagoda_cache *cache, uint32_t wanted)
 {
@@ -302,11 +318,14 @@ static uint32_t most_room(const struct pagoda_cache *cache, uint32_t wanted)
     }
     struct potential potential;
     find_potential(cache, &potential);
+    const uint64_t most = pgd_min_u64(potential.blocks * cache->page_tokens + tail_room(cache), potential.tokens);
+    const uint32_t certain = certain_room(cache, (uint32_t) pgd_min_u64(wanted, most));
+    if (cache->on_full == PAGODA_ON_FULL_STOP) {
+        return certain; /* nothing can leave if the guess below was wrong */
+    }
+    /* Counted in bytes it may be more: slabs are counted as if none could be packed well. */
     const uint64_t blocks = pgd_min_u64(potential.blocks, blocks_in(cache, &potential));
     const uint64_t tokens = pgd_min_u64(blocks * cache->page_tokens + tail_room(cache), potential.tokens);
-    /* Counted in slabs it may be more: in few slabs, the bytes that re-encoding keeps free are too careful a guess. */
-    const uint64_t most = pgd_min_u64(potential.blocks * cache->page_tokens + tail_room(cache), potential.tokens);
-    const uint32_t certain = pgd_cache_certain_room(cache, (uint32_t) pgd_min_u64(wanted, most));
     return (uint32_t) pgd_max_u64(pgd_min_u64(wanted, tokens), certain);
 }
 
@@ -345,7 +364,7 @@ static enum pagoda_status refuse(const struct pagoda_cache *cache, uint32_t coun
  * none is left. */
 static bool make_frames(struct pagoda_cache *cache, uint32_t count, uint64_t end_position)
 {
-    if (cache->on_full == PAGODA_ON_FULL_SPILL && frames_fit(cache, count)) {
+    if (cache->on_full == PAGODA_ON_FULL_SPILL && pgd_cache_frames_fit(cache, count)) {
         return false; /* it is the table that is full */
     }
     return pgd_cache_shrink_one(cache, end_position) || pgd_cache_compact(cache) ||

@@ -114,7 +114,7 @@ static void lower_budget(struct life *life, uint64_t bytes)
     CHECK_EQ_U64(account_of(life).dropped, account_before.dropped);
     CHECK(after.budget_bytes <= before.budget_bytes);
     CHECK(bytes < least || after.budget_bytes == (bytes < before.budget_bytes ? bytes : before.budget_bytes));
-    CHECK(pagoda_cache_room(life->cache, 1) == room);
+    CHECK(pagoda_cache_room(life->cache, 1) >= room);
 }
 
 /* A cache that may re-encode and drop, with 1,920 tokens in f16. */
