@@ -192,7 +192,7 @@ def pages_on_flash_are_measured_beside_pages_in_memory():
 
 @suite.test
 def a_slow_device_is_not_waited_for_longer_than_the_bound():
-    result = run("bench", chat_model(), *SPILL, "-r", "1", "-f", a_text(60), "--flash-speed", "2M", "--max-stall-ms",
+    result = run("bench", chat_model(), *SPILL, "-r", "1", "-f", a_text(60), "--flash-speed", "500K", "--max-stall-ms",
                  "20", "-o", "md", env=path_with(), code=0)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.out.splitlines() if line[:1] == "|"]
     titles = next(line for line in lines if "p99 ms" in line)
