@@ -4,6 +4,8 @@
  * latest tokens are the best guess there is (as SnapKV's observation window, Li et al. 2024, arXiv 2404.14469).
  * A few tokens of every batch are looked at: means and variances, in the manner of Welford, the older ones fading.
  */
+#include <math.h>
+
 #include "base/number.h"
 #include "cache/spill.h"
 
@@ -26,6 +28,16 @@ void pgd_queries_lay_out(struct pagoda_cache *cache, struct pgd_carver *carver, 
     }
 }
 
+/* Whether a query vector can be learned from: a number that is not finite would stay in the means for good. */
+static bool is_finite(const float *query, uint32_t size)
+{
+    bool finite = true;
+    for (uint32_t d = 0; d < size; d++) {
+        finite = finite && isfinite(query[d]);
+    }
+    return finite;
+}
+
 /* One query vector: moves the mean of its head, and the variance of its group, which has so many heads. */
 static void note_vector(const float *query, uint32_t size, float part, float group, float *mean, float *variance)
 {
@@ -43,8 +55,11 @@ static void note_token(const struct pgd_attend_call *call, struct pgd_queries *q
     const float part = 1.0f / (float) queries->count;
     for (uint32_t h = 0; h < shape->query_heads; h++) {
         const float *query = call->queries->data + token * call->queries->token_stride + h * call->queries->head_stride;
-        note_vector(query, shape->key_size, part, (float) call->group, queries->means + (size_t) h * shape->key_size,
-                    queries->variance + (size_t) (h / call->group) * shape->key_size);
+        if (is_finite(query, shape->key_size)) {
+            note_vector(query, shape->key_size, part, (float) call->group,
+                        queries->means + (size_t) h * shape->key_size,
+                        queries->variance + (size_t) (h / call->group) * shape->key_size);
+        }
     }
 }
 

@@ -29,6 +29,7 @@ struct story {
     double page_share; /* NOTHING: of the marked page, ... */
     double even_share; /* ... and of all other tokens but the first */
     uint32_t cells;    /* of a digest, at most */
+    bool is_broken;    /* no query is finite */
 };
 
 enum { MARKED_PAGE = 20 };
@@ -83,6 +84,9 @@ static void shape_query(const struct fill *fill, const struct twin *twin, int la
     }
     if (looks != NOTHING) {
         query[0] = 14;
+    }
+    if (story->is_broken) {
+        query[1] = INFINITY;
     }
 }
 
@@ -314,6 +318,28 @@ TEST(a_head_that_changes_gets_details_and_its_layer_is_read_in_full_once)
         const struct said said = say(story, 0, 2);
         CHECK(!spill->layers[0].dense && !spill->layers[2].dense);
         CHECK(said.bytes_read <= 2 * GROUP * (page_bytes + 2 * PGD_FLASH_ALIGN) && said.distance < NEAR);
+    }
+    end_story(story);
+}
+
+TEST(queries_that_are_not_finite_are_not_learned_from)
+{
+    struct story *story = begin_story(6);
+    story->looks[0][4] = ONE_TOPIC;
+    open_story(story);
+    read_text(story, PROMPT / 4);
+    story->is_broken = true;
+    read_text(story, 64);
+    story->is_broken = false;
+    read_text(story, PROMPT - PROMPT / 4 - 64);
+    for (uint32_t head = 0; head < KV_HEADS; head++) {
+        const struct pgd_digest_queries seen = pgd_queries_of(story->life.cache, 0, head);
+        for (int d = 0; d < SIZE; d++) {
+            CHECK(isfinite(seen.means[d]) && isfinite(seen.variance[d]));
+        }
+    }
+    for (int turn = 0; turn < 6; turn++) {
+        CHECK(say(story, 0, 4).distance < NEAR);
     }
     end_story(story);
 }
