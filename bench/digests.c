@@ -12,8 +12,8 @@
  *
  * The last rows are what pagoda does: details for the KV heads whose digests missed most, chosen as in
  * src/cache/trust.c, from one in 64 of the tokens between the half of the text and the measured ones; from the same
- * tokens comes what is added to all other digests. First for one head in 12, then for twice as many, and so on. Bytes
- * are means over the heads; with details they are more than 4 %.
+ * tokens comes what is added to all other digests. First for one head in 12, then for twice as many, and so on; and the
+ * same where two or four pages share a digest. Bytes are means over the heads.
  *
  * Columns: bytes of a digest; how often the page with most attention is among 8, 16, 24 pages read, or 10 % of all; how
  * many of the best 8, 16, 24 are among those 8, 16, 24, and among 10 % of all; attention mass that is missed when 5,
@@ -391,7 +391,7 @@ static void add_tally(struct tally *into, const struct tally *from)
 static void print_tally(const char *name, double bytes, const struct tally *tally)
 {
     const double n = tally->queries;
-    printf("%-32s %5.0f |", name, bytes);
+    printf("%-52s %5.0f |", name, bytes);
     for (uint32_t b = 0; b <= BEST_COUNTS; b++) {
         printf(" %5.1f", 100 * tally->best[b] / n);
     }
@@ -413,9 +413,9 @@ static void print_tally(const char *name, double bytes, const struct tally *tall
 
 static void print_head(void)
 {
-    printf("%-32s %5s | %-23s | %-17s | %-17s | %-23s | %-13s | %-13s | %8s\n", "", "", "best page among, %",
+    printf("%-52s %5s | %-23s | %-17s | %-17s | %-23s | %-13s | %-13s | %8s\n", "", "", "best page among, %",
            "overlap, %", "best in 10 %, %", "mass missed, %", "left out", "standing in", "said");
-    printf("%-32s %5s | %5s %5s %5s %5s | %5s %5s %5s | %5s %5s %5s | %5s %5s %5s %5s | %6s %6s | %6s %6s | %8s\n",
+    printf("%-52s %5s | %5s %5s %5s %5s | %5s %5s %5s | %5s %5s %5s | %5s %5s %5s %5s | %6s %6s | %6s %6s | %8s\n",
            "digest", "bytes", "8", "16", "24", "10 %", "8", "16", "24", "8", "16", "24", "5 %", "10 %", "15 %", "20 %",
            "10 %", "20 %", "10 %", "20 %", "/ true");
 }
@@ -479,9 +479,9 @@ static void open_query(const struct layer *layer, const struct head *head, uint3
     }
 }
 
-/* Tries digests on earlier tokens, as src/cache/trust.c does while a prompt is read. */
-static void try_digests(const struct layer *layer, struct head *head, uint32_t kv_head, const float *digests,
-                        struct answer *answer, struct digest_trust *trust)
+/* Tries digests of a family on earlier tokens, as src/cache/trust.c does while a prompt is read. */
+static void try_digests(const struct layer *layer, struct head *head, uint32_t kv_head, uint32_t family,
+                        const float *digests, struct answer *answer, struct digest_trust *trust)
 {
     float *scores[ROWS_MAX];
     for (uint32_t row = 0; row < head->group; row++) {
@@ -494,11 +494,11 @@ static void try_digests(const struct layer *layer, struct head *head, uint32_t k
         for (uint32_t row = 0; row < head->group; row++) {
             score_tokens(head, query.plain[row], tokens, scores[row]);
         }
-        ask_method(head, &digest_methods[DIGEST_OURS], digests, &query, answer);
+        ask_method(head, &digest_methods[digest_method_of(family, DIGEST_PLAIN)], digests, &query, answer);
         digest_trust_learn(trust, head, tokens, (tokens - RECENT) / head->page, scores, answer);
     }
     for (uint32_t row = 0; row < head->group; row++) {
-        head->lift[row] = digest_trust_lift(trust, row);
+        head->lift[family][row] = digest_trust_lift(trust, row);
         free(scores[row]);
     }
 }
@@ -514,13 +514,13 @@ struct results {
     bool each;
     struct tally all[DIGEST_METHODS];
     uint32_t bytes[DIGEST_METHODS];
-    struct found *heads;
+    struct found *heads[DIGEST_FAMILIES];
     uint32_t count;
 };
 
 /* Everything about one KV head. */
 static void measure_head(const struct layer *layer, struct head *head, uint32_t kv_head,
-                         struct tally tallies[DIGEST_METHODS], struct digest_trust *trust)
+                         struct tally tallies[DIGEST_METHODS], struct digest_trust trust[DIGEST_FAMILIES])
 {
     struct truth truth = {.scores = need(capture.tokens, sizeof(float))};
     struct answer answer;
@@ -541,7 +541,10 @@ static void measure_head(const struct layer *layer, struct head *head, uint32_t 
             digest_methods[m].make(head, &digest_methods[m], page, digests[m] + page * digest_floats(head));
         }
     }
-    try_digests(layer, head, kv_head, digests[DIGEST_OURS], &answer, trust);
+    for (uint32_t family = 0; family < DIGEST_FAMILIES && is_asked(digest_method_of(family, DIGEST_PLAIN)); family++) {
+        try_digests(layer, head, kv_head, family, digests[digest_method_of(family, DIGEST_PLAIN)], &answer,
+                    &trust[family]);
+    }
     for (uint64_t token = capture.measured; token < capture.tokens; token++) {
         struct query query;
         open_query(layer, head, kv_head, token, &query);
@@ -588,13 +591,19 @@ static void run_head(uint32_t index, uint32_t kv_head, uint32_t page, struct res
     }
     open_seen(layer, kv_head, &head, variance, means);
     struct tally tallies[DIGEST_METHODS] = {0};
-    struct digest_trust trust = {0};
-    measure_head(layer, &head, kv_head, tallies, &trust);
-    const double missed = trust.tokens > 0 ? trust.missed / trust.tokens : 0;
-    results->heads[results->count++] = (struct found) {missed, tallies[DIGEST_LIFTED], tallies[DIGEST_DETAILED]};
-    if (results->each) {
-        printf("layer %u, KV head %u, missed %.2f %% before\n", index, kv_head, 100 * missed);
+    struct digest_trust trust[DIGEST_FAMILIES] = {{0}};
+    measure_head(layer, &head, kv_head, tallies, trust);
+    for (uint32_t family = 0; family < DIGEST_FAMILIES; family++) {
+        const double missed = trust[family].tokens > 0 ? trust[family].missed / trust[family].tokens : 0;
+        results->heads[family][results->count] =
+            (struct found) {missed, tallies[digest_method_of(family, DIGEST_LIFTED)],
+                            tallies[digest_method_of(family, DIGEST_DETAILED)]};
     }
+    if (results->each) {
+        printf("layer %u, KV head %u, missed %.2f %% before\n", index, kv_head,
+               100 * results->heads[0][results->count].missed);
+    }
+    results->count++;
     for (size_t m = 0; m < DIGEST_METHODS; m++) {
         results->bytes[m] = digest_bytes(&head, &digest_methods[m]);
         add_tally(&results->all[m], &tallies[m]);
@@ -616,18 +625,21 @@ static int by_missed(const void *a, const void *b)
 }
 
 /* Details for the heads that missed most before: for as many as the cache has slots, then for twice as many. */
-static void print_detailed(struct results *results)
+static void print_detailed(struct results *results, uint32_t family)
 {
-    qsort(results->heads, results->count, sizeof *results->heads, by_missed);
+    const size_t lifted = digest_method_of(family, DIGEST_LIFTED);
+    struct found *heads = results->heads[family];
+    qsort(heads, results->count, sizeof *heads, by_missed);
     for (uint32_t slots = pgd_detail_slots(results->count, PGD_DETAIL_PART); slots < results->count; slots *= 2) {
         const double part = (double) slots / results->count;
         struct tally tally = {0};
         char name[64];
         for (uint32_t i = 0; i < results->count; i++) {
-            add_tally(&tally, i < slots ? &results->heads[i].detailed : &results->heads[i].lifted);
+            add_tally(&tally, i < slots ? &heads[i].detailed : &heads[i].lifted);
         }
-        snprintf(name, sizeof name, "lifted, %u of %u with details", slots, results->count);
-        print_tally(name, results->bytes[DIGEST_LIFTED] * (1 - part) + results->bytes[DIGEST_DETAILED] * part, &tally);
+        snprintf(name, sizeof name, "%s, %u of %u detailed", digest_methods[lifted].name, slots, results->count);
+        const double bytes = results->bytes[digest_method_of(family, DIGEST_DETAILED)];
+        print_tally(name, results->bytes[lifted] * (1 - part) + bytes * part, &tally);
     }
 }
 
@@ -680,7 +692,9 @@ int main(int argc, char **argv)
     printf("%s, %s, %llu tokens, %llu of them measured, pages of %u\n", pgd_model_get_info(model)->name, text,
            (unsigned long long) capture.tokens, (unsigned long long) (capture.tokens - capture.measured), page);
     print_head();
-    results.heads = need(count_heads(), sizeof *results.heads);
+    for (uint32_t family = 0; family < DIGEST_FAMILIES; family++) {
+        results.heads[family] = need(count_heads(), sizeof *results.heads[family]);
+    }
     for (uint32_t i = 0; i < pgd_bridge_layer_count(bridge); i++) {
         for (uint32_t kv_head = 0; kv_head < capture.layers[i].shape.kv_heads; kv_head++) {
             run_head(i, kv_head, page, &results);
@@ -694,8 +708,12 @@ int main(int argc, char **argv)
             print_tally(digest_methods[m].name, results.bytes[m], &results.all[m]);
         }
     }
-    print_detailed(&results);
-    free(results.heads);
+    for (uint32_t family = 0; family < DIGEST_FAMILIES; family++) {
+        if (is_asked(digest_method_of(family, DIGEST_PLAIN))) {
+            print_detailed(&results, family);
+        }
+        free(results.heads[family]);
+    }
     free_capture();
     pgd_bridge_close(bridge);
     pgd_model_close(model);

@@ -267,14 +267,21 @@ static void make_spanned(const struct head *head, const struct method *method, u
     }
 }
 
-/* The same as make_ours, and behind the digests the details of all blocks. */
+/* Where the details of a page begin, behind its digests. */
+static size_t details_at(const struct head *head, const struct method *method)
+{
+    return method->span > 1 ? pgd_digest_bytes(head->size, head->size, method->span)
+                            : pgd_digest_bytes(head->size, head->size, 1) * head->page / PGD_LANES;
+}
+
+/* Digests of a page's own or shared ones, and behind them the details of all blocks. */
 static void make_detailed(const struct head *head, const struct method *method, uint32_t page, float *digest)
 {
     const uint32_t blocks = head->page / PGD_LANES;
     const size_t bytes = pgd_digest_bytes(head->size, head->size, 1);
     const uint8_t *digests = (const uint8_t *) digest;
-    uint8_t *details = (uint8_t *) digest + blocks * bytes;
-    make_ours(head, method, page, digest);
+    uint8_t *details = (uint8_t *) digest + details_at(head, method);
+    (method->span > 1 ? make_spanned : make_ours)(head, method, page, digest);
     for (uint32_t block = 0; block < blocks; block++) {
         pgd_detail_make(head->size, PGD_LANES,
                         page_rows(head, head->keys, true, page) + (size_t) block * PGD_LANES * head->size,
@@ -337,7 +344,6 @@ static void score_ours(const struct head *head, const struct method *method, con
 {
     const bool detailed = method->make == make_detailed;
     const uint32_t span = method->span == 0 ? 1 : method->span;
-    const size_t digest_bytes_of_page = (size_t) head->page / PGD_LANES * pgd_digest_bytes(head->size, head->size, 1);
     int32_t high[ROWS_MAX * SIZE_MAX_HERE / 4];
     int32_t low[ROWS_MAX * SIZE_MAX_HERE / 4];
     float unit[ROWS_MAX];
@@ -349,7 +355,7 @@ static void score_ours(const struct head *head, const struct method *method, con
     }
     for (uint32_t page = 0; page < head->pages; page++) {
         const uint8_t *digest = (const uint8_t *) (const void *) (digests + page * digest_floats(head));
-        score_ours_page(head, digest, detailed ? digest + digest_bytes_of_page : NULL, page % span, &rows, page,
+        score_ours_page(head, digest, detailed ? digest + details_at(head, method) : NULL, page % span, &rows, page,
                         answer);
     }
 }
@@ -360,8 +366,8 @@ static void score_lifted(const struct head *head, const struct method *method, c
     score_ours(head, method, digests, query, answer);
     for (uint32_t row = 0; row < head->group; row++) {
         for (uint32_t page = 0; page < head->pages; page++) {
-            answer->reach[row][page] += head->lift[row];
-            answer->mass[row][page] += head->lift[row];
+            answer->reach[row][page] += head->lift[method->family][row];
+            answer->mass[row][page] += head->lift[method->family][row];
         }
     }
 }
@@ -405,27 +411,31 @@ static void score_oracle(const struct head *head, const struct method *method, c
 
 const struct method digest_methods[DIGEST_METHODS] = {
     {.name = "pages by lot", .score_all = score_lot},
-    {"box, kappa 1 (Quest)", 3, {4, 8, 4}, 1.0f, false, true, make_box, score_box, NULL, 0},
-    {"box, kappa 0.5", 3, {4, 8, 4}, 0.5f, false, true, make_box, score_box, NULL, 0},
-    {"box, kappa 0.3", 3, {4, 8, 4}, 0.3f, false, true, make_box, score_box, NULL, 0},
-    {"box, kappa 0", 3, {4, 8, 4}, 0.0f, false, true, make_box, score_box, NULL, 0},
-    {"box, kappa 0.3, rotated", 3, {4, 8, 4}, 0.3f, true, true, make_box, score_box, NULL, 0},
-    {"mean", 2, {8, 8}, 0, false, true, make_mean, score_mean, NULL, 0},
-    {"mean + half variance", 3, {4, 8, 4}, 0, false, true, make_mean, score_normal, NULL, 0},
-    {"mean + half variance, rotated", 3, {4, 8, 4}, 0, true, true, make_mean, score_normal, NULL, 0},
-    {"mean + 1.5 deviations", 3, {4, 8, 4}, 1.5f, false, true, make_mean, score_deviation, NULL, 0},
-    {"mean + 3 deviations", 3, {4, 8, 4}, 3.0f, false, true, make_mean, score_deviation, NULL, 0},
-    {"mean + 3 deviations, rotated", 3, {4, 8, 4}, 3.0f, true, true, make_mean, score_deviation, NULL, 0},
-    {"mean + sum of 0.3 |q| deviation", 3, {4, 8, 4}, 0.3f, false, true, make_mean, score_absolute, NULL, 0},
-    {"means of two halves", 3, {3, 6, 6}, 0, false, true, make_halves, score_halves, NULL, 0},
-    {"signs of each token", 0, {0}, 0, true, false, make_signs, score_signs, NULL, 0},
-    {"two lines, queries not known", 0, {0}, 0, true, true, make_ours, NULL, score_ours, 0},
-    [DIGEST_OURS] = {"two lines", 0, {0}, 1, true, true, make_ours, NULL, score_ours, 0},
-    [DIGEST_LIFTED] = {"two lines, lifted", 0, {0}, 1, true, true, make_ours, NULL, score_lifted, 0},
-    [DIGEST_DETAILED] = {"two lines and details", 0, {0}, 1, true, true, make_detailed, NULL, score_ours, 0},
-    {"two lines for 2 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_ours, 2},
-    {"two lines for 4 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_ours, 4},
-    {"two lines for 8 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_ours, 8},
+    {"box, kappa 1 (Quest)", 3, {4, 8, 4}, 1.0f, false, true, make_box, score_box, NULL, 0, 0},
+    {"box, kappa 0.5", 3, {4, 8, 4}, 0.5f, false, true, make_box, score_box, NULL, 0, 0},
+    {"box, kappa 0.3", 3, {4, 8, 4}, 0.3f, false, true, make_box, score_box, NULL, 0, 0},
+    {"box, kappa 0", 3, {4, 8, 4}, 0.0f, false, true, make_box, score_box, NULL, 0, 0},
+    {"box, kappa 0.3, rotated", 3, {4, 8, 4}, 0.3f, true, true, make_box, score_box, NULL, 0, 0},
+    {"mean", 2, {8, 8}, 0, false, true, make_mean, score_mean, NULL, 0, 0},
+    {"mean + half variance", 3, {4, 8, 4}, 0, false, true, make_mean, score_normal, NULL, 0, 0},
+    {"mean + half variance, rotated", 3, {4, 8, 4}, 0, true, true, make_mean, score_normal, NULL, 0, 0},
+    {"mean + 1.5 deviations", 3, {4, 8, 4}, 1.5f, false, true, make_mean, score_deviation, NULL, 0, 0},
+    {"mean + 3 deviations", 3, {4, 8, 4}, 3.0f, false, true, make_mean, score_deviation, NULL, 0, 0},
+    {"mean + 3 deviations, rotated", 3, {4, 8, 4}, 3.0f, true, true, make_mean, score_deviation, NULL, 0, 0},
+    {"mean + sum of 0.3 |q| deviation", 3, {4, 8, 4}, 0.3f, false, true, make_mean, score_absolute, NULL, 0, 0},
+    {"means of two halves", 3, {3, 6, 6}, 0, false, true, make_halves, score_halves, NULL, 0, 0},
+    {"signs of each token", 0, {0}, 0, true, false, make_signs, score_signs, NULL, 0, 0},
+    {"two lines, queries not known", 0, {0}, 0, true, true, make_ours, NULL, score_ours, 0, 0},
+    [DIGEST_OURS] = {"two lines", 0, {0}, 1, true, true, make_ours, NULL, score_ours, 0, 0},
+    {"two lines, lifted", 0, {0}, 1, true, true, make_ours, NULL, score_lifted, 0, 0},
+    {"two lines and details", 0, {0}, 1, true, true, make_detailed, NULL, score_ours, 0, 0},
+    {"two lines for 2 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_ours, 2, 1},
+    {"two lines for 2 pages, lifted", 0, {0}, 1, true, true, make_spanned, NULL, score_lifted, 2, 1},
+    {"two lines for 2 pages and details", 0, {0}, 1, true, true, make_detailed, NULL, score_ours, 2, 1},
+    {"two lines for 4 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_ours, 4, 2},
+    {"two lines for 4 pages, lifted", 0, {0}, 1, true, true, make_spanned, NULL, score_lifted, 4, 2},
+    {"two lines for 4 pages and details", 0, {0}, 1, true, true, make_detailed, NULL, score_ours, 4, 2},
+    {"two lines for 8 pages", 0, {0}, 1, true, true, make_spanned, NULL, score_ours, 8, 0},
     {.name = "oracle: true mass, value mean", .stands_in = true, .score_all = score_oracle},
 };
 
@@ -438,11 +448,8 @@ uint32_t digest_bytes(const struct head *head, const struct method *method)
     if (method->make == make_signs) {
         bits = head->size * 4 + 16 + head->page * (head->size + 8) + 16;
     }
-    if (method->make == make_ours || method->make == make_detailed) {
-        bits = 8 * pgd_digest_bytes(head->size, head->size, 1) * head->page / PGD_LANES;
-    }
-    if (method->make == make_spanned) {
-        bits = 8 * pgd_digest_bytes(head->size, head->size, method->span) / method->span;
+    if (method->score_all == score_ours || method->score_all == score_lifted) {
+        bits = 8 * (uint32_t) details_at(head, method) / (method->span > 1 ? method->span : 1);
     }
     if (method->make == make_detailed) {
         bits += 8 * pgd_detail_bytes(head->size) * head->page / PGD_LANES;

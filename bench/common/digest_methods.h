@@ -11,6 +11,7 @@
 #define SIZE_MAX_HERE 256u
 #define ROWS_MAX 16u
 #define PAGE_MAX 64u
+#define DIGEST_FAMILIES 3u /* pagoda's digests: of single pages, of two, of four that share one */
 
 /* One KV head. */
 struct head {
@@ -22,7 +23,7 @@ struct head {
     float *keys[2];   /* [token][size], as they are and rotated */
     float *values[2]; /* likewise */
     struct pgd_digest_queries seen;
-    float lift[ROWS_MAX]; /* of each query head: what its digests say too little, as a logarithm */
+    float lift[DIGEST_FAMILIES][ROWS_MAX]; /* of each query head: what its digests say too little, as a logarithm */
 };
 
 /* What a method says of the pages, for the query heads of one token. */
@@ -52,13 +53,19 @@ struct method {
                   float *reach, float *mass);
     void (*score_all)(const struct head *head, const struct method *method, const float *digests,
                       const struct query *query, struct answer *answer);
-    uint32_t span; /* pages that share a digest; 0: each has its own */
+    uint32_t span;   /* pages that share a digest; 0: each has its own */
+    uint32_t family; /* whose lifts it has */
 };
 
-/* Those that pagoda uses; the order of the table. */
-enum { DIGEST_OURS = 16, DIGEST_LIFTED, DIGEST_DETAILED };
+/* Those that pagoda uses; the order of the table. Each family has all three. */
+enum { DIGEST_OURS = 16, DIGEST_PLAIN = 0, DIGEST_LIFTED, DIGEST_DETAILED, DIGEST_FORMS };
 
-#define DIGEST_METHODS 23u
+static inline size_t digest_method_of(uint32_t family, uint32_t form)
+{
+    return DIGEST_OURS + (size_t) family * DIGEST_FORMS + form;
+}
+
+#define DIGEST_METHODS 27u
 extern const struct method digest_methods[DIGEST_METHODS];
 
 /* Room for one page, in floats, whatever the method. */
