@@ -8,7 +8,7 @@
 Every cell is one run of `pagoda eval`, of one setting and one task, and one line of FILE (JSON). Runs that FILE has
 already are not repeated, so a table can be made in parts, in any order and on several days: the same words with --table
 print what there is. A hard budget is a share of the f16 bytes of the text that is read, everything counted; with --of,
-of so many tokens, whatever the length. A new setting is one more line of SETTINGS.
+of so many tokens, whatever the length. A new setting is one more line of KINDS.
 """
 
 import argparse
@@ -20,23 +20,21 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROGRAM = os.path.abspath(os.environ.get("PAGODA_BIN", os.path.join(ROOT, "build", "pagoda")))
-SPILL = ["--on-full", "spill"]
-EVICT = ["--on-full", "evict", "--kv-codec", "k8v4"]
-# Name, share of the f16 bytes, flags; {share} is as many tokens. Evicting settings have the codec of those that spill.
-SETTINGS = {
-    "spill 1/8": (8, [*SPILL, "--kv-codec", "auto"]),
-    "fifo 1/8": (8, [*EVICT, "--policy", "fifo"]),
-    "window 1/8": (8, [*EVICT, "--policy", "window", "--window", "{share}"]),
-    "sink 1/8": (8, [*EVICT, "--policy", "sink"]),
-    "random 1/8": (8, [*EVICT, "--policy", "random"]),
-    "spill 1/16": (16, [*SPILL, "--kv-codec", "auto"]),
-    "spill 1/16, k5v4": (16, [*SPILL, "--kv-codec", "k5v4"]),
-    "spill 1/32, k5v4": (32, [*SPILL, "--kv-codec", "k5v4"]),
-    "spill 1/64, k5v4": (64, [*SPILL, "--kv-codec", "k5v4"]),
-    "random pages 1/8": (8, [*SPILL, "--kv-codec", "auto", "--select", "random"]),
-    "oracle pages 1/8": (8, [*SPILL, "--kv-codec", "auto", "--select", "oracle"]),
-    "spill 1/8, all read": (8, [*SPILL, "--kv-codec", "auto", "--select", "all"]),
+SPILL = ["--on-full", "spill", "--kv-codec", "auto"]
+EVICT = ["--on-full", "evict", "--kv-codec", "k8v4"] # of the codec that pages on flash have
+# {share} is as many tokens as the share of the budget.
+KINDS = {
+    "spill": SPILL,
+    "fifo": [*EVICT, "--policy", "fifo"],
+    "window": [*EVICT, "--policy", "window", "--window", "{share}"],
+    "sink": [*EVICT, "--policy", "sink"],
+    "random": [*EVICT, "--policy", "random"],
 }
+# Name, share of the f16 bytes, flags.
+SETTINGS = {f"{kind} 1/{share}": (share, flags) for share in (8, 16, 32, 64) for kind, flags in KINDS.items()}
+SETTINGS |= {f"{which} pages 1/{share}": (share, [*SPILL, "--select", which])
+             for share in (8, 16) for which in ("random", "oracle")}
+SETTINGS["spill 1/8, all read"] = (8, [*SPILL, "--select", "all"])
 TASKS = ["documents", "passkey", "keys", "lookup", "copy", "words", "facts"]
 
 
@@ -81,7 +79,8 @@ class Bench:
         words = self.words(setting, task, length)
         threads = ["--threads", str(self.arguments.threads)] if self.arguments.threads else []
         began = time.monotonic()
-        done = subprocess.run([PROGRAM, "eval", self.arguments.model, "--json", "--quiet", *words[1:], *threads],
+        model = os.path.abspath(self.arguments.model)
+        done = subprocess.run([PROGRAM, "eval", model, "--json", "--quiet", *words[1:], *threads], cwd=ROOT, # its texts
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
         result = {"setting": setting, "task": task, "length": length, "words": words,
                   "seconds": round(time.monotonic() - began, 1)}
