@@ -21,7 +21,7 @@
 
 #define USUAL_DOCUMENT_TOKENS 4096u
 #define DOCUMENT_TOKENS_MIN 16u
-#define QUESTION_TOKENS 128u /* most that a question and its answer take */
+#define QUESTION_TOKENS 32u /* that a question and its answer take; where it is more, the text is read again */
 
 /* ---- planning ---- */
 
