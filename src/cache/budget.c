@@ -38,28 +38,52 @@ static void add_staying_frames(const struct pagoda_cache *cache, uint32_t index,
     const bool shrinks = pgd_cache_may_shrink(cache, index, end_position);
     const uint32_t rung = shrinks ? cache->rung_count - 1 : pgd_table_codec(cache->table, index);
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-        if (pgd_page_has_frame(pgd_table_page(cache->table, index, layer))) {
+        if (pgd_page_has_frame(pgd_table_page(cache->table, index, layer)) &&
+            !pgd_cache_window_has_passed(cache, index, layer)) {
             frames[cache->layers[layer].kinds[rung].frame_class]++;
         }
     }
 }
 
+/* Whether all of a block's pages may leave memory for flash once the sequence ends at `end_position`. */
+static bool may_spill(const struct pagoda_cache *cache, uint32_t index, uint64_t end_position)
+{
+    if (cache->on_full != PAGODA_ON_FULL_SPILL || !pgd_cache_may_shrink(cache, index, end_position)) {
+        return false;
+    }
+    for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
+        const bool grows = cache->spill->layers[layer].grows;
+        if (!grows && pgd_page_has_frame(pgd_table_page(cache->table, index, layer)) &&
+            !pgd_cache_window_has_passed(cache, index, layer)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Slabs that surely hold what is left when all that may leave once the sequence ends at `end_position` has left, and
- * `count` more tokens. Where text is kept, pages still may leave for flash. */
+ * `count` more tokens. Where text is kept, pages still may leave for flash, and their digests stay. */
 static uint64_t floor_slabs(const struct pagoda_cache *cache, uint32_t count, uint64_t end_position, bool keeps_text)
 {
     uint64_t frames[PGD_POOL_CLASSES_MAX] = {0};
     uint32_t needs[PGD_POOL_CLASSES_MAX];
+    uint64_t digested = 0; /* blocks that stay, and have digests or get some */
+    uint64_t spilling = 0;
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         struct pgd_policy_block block;
         pgd_cache_policy_block(cache, index, &block);
         const bool drops =
             !keeps_text && cache->on_full != PAGODA_ON_FULL_STOP && pgd_policy_may_leave(&cache->policy, &block);
-        const bool spills = cache->on_full == PAGODA_ON_FULL_SPILL && pgd_cache_may_shrink(cache, index, end_position);
-        const bool leaves = drops || spills;
-        if (!leaves && !block.pinned && !block.open) {
+        const bool spills = !drops && may_spill(cache, index, end_position);
+        const bool has_digests = cache->spill != NULL && pgd_spill_has_digests(cache, index);
+        digested += !drops && has_digests ? 1 : 0;
+        spilling += spills && !has_digests ? 1 : 0;
+        if (!drops && !spills && !block.pinned && !block.open) {
             add_staying_frames(cache, index, end_position, frames);
         }
+    }
+    if (cache->spill != NULL) {
+        frames[cache->spill->digest_class] += pgd_spill_digest_frames(cache, digested, spilling);
     }
     pgd_cache_mark_fixed(cache);
     pgd_cache_frames_needed(cache, count, needs);
@@ -90,9 +114,9 @@ uint64_t pgd_cache_text_floor(const struct pagoda_cache *cache)
     return least_budget(cache, true);
 }
 
-bool pgd_cache_surely_fits(const struct pagoda_cache *cache, uint32_t count)
+bool pgd_cache_surely_fits(const struct pagoda_cache *cache, uint32_t count, bool keeps_text)
 {
-    return floor_slabs(cache, count, cache->position + count, false) <= pgd_pool_slab_limit(cache->pool);
+    return floor_slabs(cache, count, cache->position + count, keeps_text) <= pgd_pool_slab_limit(cache->pool);
 }
 
 /* ---- making it smaller ---- */
@@ -220,7 +244,7 @@ enum pagoda_status pgd_cache_lower_budget(struct pagoda_cache *cache, uint64_t b
     }
     pgd_cache_release_windows(cache);
     /* In a few slabs, pages made smaller may take more of them: that begins only where the end of it surely fits. */
-    if (floor_slabs(cache, 1, cache->position, true) <= pgd_pool_slab_limit(cache->pool)) {
+    if (pgd_cache_surely_fits(cache, 1, true)) {
         (void) make_fit(cache, slabs_in(cache, bytes), true);
     }
     const uint64_t slab_bytes = pgd_pool_slab_bytes(cache->pool);

@@ -184,6 +184,9 @@ static inline enum pagoda_memory_category pgd_cache_category(uint32_t rung)
 /* Drops block `index` in every layer. */
 void pgd_cache_drop_block(struct pagoda_cache *cache, uint32_t index);
 
+/* Whether a layer has a window, and no query to come can see the tokens of this block. */
+bool pgd_cache_window_has_passed(const struct pagoda_cache *cache, uint32_t index, uint32_t layer);
+
 /* Frees pages that window layers have passed: no token from `position` on can see them. */
 void pgd_cache_release_windows(struct pagoda_cache *cache);
 
@@ -261,9 +264,10 @@ void pgd_cache_mark_fixed(const struct pagoda_cache *cache);
 
 /* ---- budget.c ---- */
 
-/* Whether frames for `count` more tokens surely fit once all that may leave has left. Where it says no, they still
- * may: slabs are counted as if pages that stay could not be packed well. O(pages). */
-bool pgd_cache_surely_fits(const struct pagoda_cache *cache, uint32_t count);
+/* Whether frames for `count` more tokens surely fit once all that may leave has left; where text is kept, all that may
+ * leave for flash. Where it says no, they still may: slabs are counted as if pages that stay could not be packed well.
+ * O(pages). */
+bool pgd_cache_surely_fits(const struct pagoda_cache *cache, uint32_t count, bool keeps_text);
 
 /* The smallest budget that holds all text, made as small as it can be, or on flash. Never less than
  * pagoda_cache_budget_floor, and not more than the budget as it is. */

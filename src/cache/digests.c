@@ -184,6 +184,15 @@ static void digest_layer(struct pagoda_cache *cache, uint32_t index, uint32_t co
     }
 }
 
+uint64_t pgd_spill_digest_frames(const struct pagoda_cache *cache, uint64_t digested, uint64_t more)
+{
+    const struct pgd_spill *spill = cache->spill;
+    const uint64_t frames =
+        cache->ledger.by_category[PAGODA_MEMORY_DIGESTS] / pgd_pool_frame_bytes(cache->pool, spill->digest_class);
+    const uint64_t cut = spill->span > 1 ? pgd_div_up_u64(more, spill->group_blocks) : 0;
+    return pgd_min_u64(frames, digested) + pgd_div_up_u64(more, spill->span) + cut;
+}
+
 bool pgd_spill_make_digests(struct pagoda_cache *cache, uint32_t first, uint32_t count)
 {
     struct pgd_spill *spill = cache->spill;

@@ -81,19 +81,19 @@ static uint64_t earliest_query(const struct pagoda_cache *cache)
     return cache->position - pgd_min_u64(cache->position, cache->rollback_tokens);
 }
 
-/* Whether no query to come can see a block of this layer that ends before `end`. */
-static bool window_has_passed(const struct pagoda_cache *cache, const struct pgd_layer *layer, uint64_t end)
+bool pgd_cache_window_has_passed(const struct pagoda_cache *cache, uint32_t index, uint32_t layer)
 {
-    return layer->shape.window != 0 && end + layer->shape.window <= earliest_query(cache) + 1;
+    const uint64_t window = cache->layers[layer].shape.window;
+    const uint64_t end = pgd_table_block(cache->table, index)->first + cache->page_tokens;
+    return window != 0 && end + window <= earliest_query(cache) + 1;
 }
 
 /* Frees the pages of block `index` that their layers have passed; true when there was one. */
 static bool release_passed_pages(struct pagoda_cache *cache, uint32_t index)
 {
-    const uint64_t end = pgd_table_block(cache->table, index)->first + cache->page_tokens;
     bool released = false;
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
-        if (window_has_passed(cache, &cache->layers[layer], end) &&
+        if (pgd_cache_window_has_passed(cache, index, layer) &&
             pgd_table_page(cache->table, index, layer)->state != PAGODA_PAGE_ABSENT) {
             pgd_cache_free_page(cache, index, layer);
             cache->released_pages++;
@@ -217,10 +217,9 @@ struct potential {
 static void add_leaving_pages(const struct pagoda_cache *cache, uint32_t index, bool leaves,
                               struct potential *potential)
 {
-    const uint64_t end = pgd_table_block(cache->table, index)->first + cache->page_tokens;
     for (uint32_t layer = 0; layer < cache->layer_count; layer++) {
         const bool in_memory = pgd_page_has_frame(pgd_table_page(cache->table, index, layer));
-        if (!in_memory || !(leaves || window_has_passed(cache, &cache->layers[layer], end))) {
+        if (!in_memory || !(leaves || pgd_cache_window_has_passed(cache, index, layer))) {
             continue;
         }
         const struct pgd_page *page = pgd_table_page(cache->table, index, layer);
@@ -292,14 +291,14 @@ bool pgd_cache_evict_one(struct pagoda_cache *cache)
     return victim != PGD_POLICY_NOBODY;
 }
 
-/* Of `wanted` tokens, those that surely fit, counted in slabs. */
-static uint32_t certain_room(const struct pagoda_cache *cache, uint32_t wanted)
+/* Of `wanted` tokens, those that surely fit, counted in slabs; `least` of them do. */
+static uint32_t certain_room(const struct pagoda_cache *cache, uint32_t least, uint32_t wanted, bool keeps_text)
 {
-    uint32_t low = 0;
+    uint32_t low = least;
     uint32_t high = wanted;
     while (low < high) {
         const uint32_t middle = low + (high - low + 1) / 2;
-        if (fits_now(cache, middle) || pgd_cache_surely_fits(cache, middle)) {
+        if (fits_now(cache, middle) || pgd_cache_surely_fits(cache, middle, keeps_text)) {
             low = middle;
         } else {
             high = middle - 1;
@@ -319,7 +318,7 @@ static uint32_t most_room(const struct pagoda_cache *cache, uint32_t wanted)
     struct potential potential;
     find_potential(cache, &potential);
     const uint64_t most = pgd_min_u64(potential.blocks * cache->page_tokens + tail_room(cache), potential.tokens);
-    const uint32_t certain = certain_room(cache, (uint32_t) pgd_min_u64(wanted, most));
+    const uint32_t certain = certain_room(cache, 0, (uint32_t) pgd_min_u64(wanted, most), false);
     if (cache->on_full == PAGODA_ON_FULL_STOP) {
         return certain; /* nothing can leave if the guess below was wrong */
     }
@@ -335,8 +334,8 @@ uint32_t pagoda_cache_room(const struct pagoda_cache *cache, uint32_t wanted)
     if (cache->spill == NULL || fits_now(cache, most)) {
         return most;
     }
-    /* So many find room by spilling; for more, text might have to be dropped. */
-    return (uint32_t) pgd_min_u64(most, pgd_cache_least_batch(cache));
+    /* For more than finds room by spilling, text might have to be dropped. */
+    return certain_room(cache, (uint32_t) pgd_min_u64(most, pgd_cache_least_batch(cache)), most, true);
 }
 
 static enum pagoda_status refuse(const struct pagoda_cache *cache, uint32_t count, struct pagoda_error *error)

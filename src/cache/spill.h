@@ -300,6 +300,10 @@ void pgd_spill_set_digests(struct pagoda_cache *cache, uint32_t cells, uint32_t 
 /* Floats of working memory that a layer's digests take to make. */
 uint64_t pgd_spill_digest_floats(const struct pagoda_cache *cache, uint32_t layer);
 
+/* The most frames that the digests of `digested` blocks that have some, and of `more` that get some, take: those of a
+ * span share one, and the end of a group may cut a span. */
+uint64_t pgd_spill_digest_frames(const struct pagoda_cache *cache, uint64_t digested, uint64_t more);
+
 /* Digests of `count` neighbouring blocks, a span at most, whose pages are all in memory; false when there is no frame
  * for them. */
 PGD_MUST_CHECK bool pgd_spill_make_digests(struct pagoda_cache *cache, uint32_t first, uint32_t count);
