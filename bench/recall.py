@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """What several settings of the cache recall, beside each other, in one table: docs/results.md has those of two models.
 
-    bench/recall.py MODEL.gguf [--results FILE] [--minutes N] [--table] [--only SETTING]... [--tasks LIST]
-                               [--length 8000] [--lengths 5000] [--depths 5] [--questions 20] [--of TOKENS]
-                               [--raw] [--threads N]
+    bench/recall.py MODEL.gguf [--results FILE] [--minutes N] [--table] [--only SETTING]... [--curve]
+                               [--tasks LIST] [--length 8000] [--lengths 5000] [--depths 5] [--questions 20]
+                               [--of TOKENS] [--raw] [--threads N]
 
 Every cell is one run of `pagoda eval`, of one setting and one task, and one line of FILE (JSON). Runs that FILE has
 already are not repeated, so a table can be made in parts, in any order and on several days: the same words with --table
 print what there is. A hard budget is a share of the f16 bytes of the text that is read, everything counted; with --of,
-of so many tokens, whatever the length. A new setting is one more line of KINDS.
+of so many tokens, whatever the length. The context is that text and an answer: what a larger one might still bring would
+have its share of the memory. A new setting is one more line of KINDS.
 """
 
 import argparse
@@ -35,6 +36,10 @@ SETTINGS = {f"{kind} 1/{share}": (share, flags) for share in (8, 16, 32, 64) for
 SETTINGS |= {f"{which} pages 1/{share}": (share, [*SPILL, "--select", which])
              for share in (8, 16) for which in ("random", "oracle")}
 SETTINGS["spill 1/8, all read"] = (8, [*SPILL, "--select", "all"])
+USUAL = ["spill 1/8", "fifo 1/8", "window 1/8", "sink 1/8", "random 1/8", "random pages 1/8", "oracle pages 1/8",
+         "spill 1/16"]
+CURVE = [f"{kind} 1/{share}" for share in (8, 16, 32, 64) for kind in KINDS]
+ANSWER_TOKENS = 64
 TASKS = ["documents", "passkey", "keys", "lookup", "copy", "words", "facts"]
 
 
@@ -57,7 +62,8 @@ class Bench:
         """The run of one cell, without the number of threads: that changes no result."""
         share, flags = SETTINGS[setting]
         tokens = str((self.arguments.of or length) // share)
-        words = ["--kv", self.budget(setting, length), *(flag.replace("{share}", tokens) for flag in flags)]
+        words = ["--kv", self.budget(setting, length), "--ctx-size", (self.arguments.of or length) + ANSWER_TOKENS]
+        words += [flag.replace("{share}", tokens) for flag in flags]
         words += ["--tasks", task]
         if task == "documents":
             words += ["--docs", self.arguments.docs, "--tokens", length, "--decode", self.arguments.decode]
@@ -280,6 +286,7 @@ def parse(words=None):
     parser.add_argument("--table", action="store_true", help="run nothing, print what there is")
     parser.add_argument("--only", action="append", choices=list(SETTINGS), metavar="SETTING",
                         help=f"of: {'; '.join(SETTINGS)}")
+    parser.add_argument("--curve", action="store_true", help="spilling and every policy, from 1/8 to 1/64")
     parser.add_argument("--tasks", type=task_list, default=TASKS, help=",".join(TASKS))
     parser.add_argument("--length", type=int, default=8000, help="tokens of documents, and of questions' texts")
     parser.add_argument("--docs", type=int, default=3)
@@ -293,7 +300,7 @@ def parse(words=None):
     parser.add_argument("--raw", action="store_true", help="without the chat template")
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args(words)
-    arguments.only = arguments.only or list(SETTINGS)
+    arguments.only = arguments.only or (CURVE if arguments.curve else USUAL)
     return arguments
 
 

@@ -35,8 +35,13 @@ needle() { build/bench/needle; }
 
 # Hours, not minutes: every setting reads every text twice. What was finished before is not run again.
 recall() {
-    python3 bench/recall.py "$smol" --raw --of 8000 --length 8000 --lengths 1000,2000,3000,4000,5000 --trials 1
-    python3 bench/recall.py "$gemma" --of 7700 --length 7700 --lengths 2000,4000,6000,7700 --trials 1
+    local texts=(--raw --length 5000 --lengths 5000 --trials 2)
+    python3 bench/recall.py "$smol" --tasks documents --curve
+    python3 bench/recall.py "$smol" "${texts[@]}" --tasks passkey,keys,lookup,copy
+    python3 bench/recall.py "$smol" "${texts[@]}" --tasks facts --questions 150
+    texts=(--length 7700 --lengths 7700 --trials 2 --only "spill 1/8" --only "spill 1/16" --only "sink 1/8")
+    python3 bench/recall.py "$gemma" "${texts[@]}" --tasks passkey
+    python3 bench/recall.py "$gemma" "${texts[@]}" --tasks facts --questions 100
 }
 
 # Decoding with an eighth of the f16 bytes in memory, beside all of it in memory; on this disk, and as on slower ones.
