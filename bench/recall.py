@@ -6,10 +6,10 @@
                                [--of TOKENS] [--raw] [--threads N]
 
 Every cell is one run of `pagoda eval`, of one setting and one task, and one line of FILE (JSON). Runs that FILE has
-already are not repeated, so a table can be made in parts, in any order and on several days: the same words with --table
-print what there is. A hard budget is a share of the f16 bytes of the text that is read, everything counted; with --of,
-of so many tokens, whatever the length. The context is that text and an answer: what a larger one might still bring would
-have its share of the memory. A new setting is one more line of KINDS.
+already are not repeated, so a table can be made in parts, in any order and on several days: the same words with
+--table print what there is. A hard budget is a share of the f16 bytes of the text that is read, everything counted;
+with --of, of so many tokens, whatever the length. The context is that text and an answer: what a larger one might
+still bring would have its share of the memory. A new setting is one more line of KINDS.
 """
 
 import argparse
