@@ -14,6 +14,7 @@
 #define CONTEXT_MOST 131072u
 #define LINES 6u /* budgets that are told about, each twice the one before */
 #define BUDGET_LEAST (UINT64_C(1) << 20)
+#define EASY_PART 64u
 
 const enum pagoda_codec pgd_plan_codecs[PGD_PLAN_CODECS] = {
     PAGODA_CODEC_F16, PAGODA_CODEC_Q8, PAGODA_CODEC_K8V5, PAGODA_CODEC_K8V4, PAGODA_CODEC_K6V4, PAGODA_CODEC_K5V4,
@@ -72,6 +73,32 @@ static enum pagoda_status settle(struct pgd_planned *planned, uint64_t bytes, st
         snprintf(planned->fallback, sizeof(planned->fallback), "%s", reserved.fallback.message);
     }
     return PAGODA_OK;
+}
+
+/* Whether a budget holds all tokens with digests that are no coarser than they must be. */
+static bool is_easy(const struct pgd_planned *planned, uint64_t bytes)
+{
+    struct pgd_reserved reserved;
+    struct pagoda_error ignored;
+    return pgd_plan_settle(planned->plan, bytes, planned->wanted_tokens, &reserved, &ignored) == PAGODA_OK &&
+           reserved.reservation.tokens_capacity >= planned->wanted_tokens &&
+           reserved.reservation.digest_tokens <= PAGODA_DIGEST_TOKENS;
+}
+
+/* Looks for the least such budget above a tight one, to a part in EASY_PART. */
+static void find_easy_budget(struct pgd_planned *planned)
+{
+    uint64_t low = planned->budget_bytes;
+    uint64_t high = pgd_max_u64(planned->wanted_bytes, low);
+    if (!planned->has_reservation || planned->reservation.digest_tokens <= PAGODA_DIGEST_TOKENS ||
+        !is_easy(planned, high)) {
+        return;
+    }
+    while (high - low > low / EASY_PART) {
+        const uint64_t middle = low + (high - low) / 2;
+        *(is_easy(planned, middle) ? &high : &low) = middle;
+    }
+    planned->easy_bytes = high;
 }
 
 static enum pagoda_status reserve(struct pgd_planned *planned, struct pagoda_error *error)
@@ -202,6 +229,7 @@ static enum pagoda_status find_out(struct pgd_planned *planned, struct pagoda_er
     }
     if (status == PAGODA_OK) {
         judge(planned);
+        find_easy_budget(planned);
         if (pgd_plan_has_budgets(planned->plan)) {
             fill_lines(planned);
             find_way(planned);

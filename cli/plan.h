@@ -39,6 +39,7 @@ struct pgd_planned {
     uint64_t budget_bytes;  /* that was asked for, or chosen */
     bool has_reservation;   /* the budget holds anything at all */
     struct pagoda_reservation reservation;
+    uint64_t easy_bytes;         /* about the least budget in which no digest is of more than it must be; 0: this one */
     enum pagoda_on_full on_full; /* of that reservation */
     char fallback[256];          /* why it is not the default, or "" */
     bool fits;

@@ -71,6 +71,10 @@ static json_t *reservation_object(const struct pgd_planned *planned)
     json_object_set_new(object, "tokens", whole(reservation->tokens_capacity));
     json_object_set_new(object, "tokens_in_memory", whole(reservation->tokens_in_memory));
     json_object_set_new(object, "flash_bytes_per_token", whole(reservation->flash_bytes_per_token));
+    json_object_set_new(object, "digest_tokens", whole(reservation->digest_tokens));
+    json_object_set_new(object, "exact_recent", whole(reservation->exact_recent));
+    json_object_set_new(object, "batch_tokens", whole(reservation->batch_tokens));
+    json_object_set_new(object, "easy_bytes", planned->easy_bytes == 0 ? json_null() : whole(planned->easy_bytes));
     json_object_set_new(object, "on_full", json_string(pgd_on_full_words[planned->on_full]));
     json_object_set_new(object, "on_full_reason",
                         planned->fallback[0] == '\0' ? json_null() : json_string(planned->fallback));

@@ -239,6 +239,13 @@ static void add_future(struct pgd_buffer *text, const struct pgd_planned *planne
                          "(--on-full\n%16s spill): %s for 1,000 tokens",
                          "", "", pgd_size_words(each * 1000).text);
         pgd_buffer_print(text, ", %s for the other %s\n", pgd_size_words(each * away).text, pgd_count_words(away).text);
+        if (planned->easy_bytes != 0) {
+            pgd_buffer_print(text,
+                             "%16s That is tight: %u tokens share a summary there, and less is found; from --kv "
+                             "%" PRIu64 "K on,\n%16s or with a smaller -c, each %u have their own\n",
+                             "", reservation->digest_tokens, pgd_div_up_u64(planned->easy_bytes, 1024), "",
+                             PAGODA_DIGEST_TOKENS);
+        }
     }
     pgd_buffer_print(text, "%16s Beyond %s tokens the oldest are let go, and that is told\n", "",
                      pgd_count_words(reservation->tokens_capacity).text);

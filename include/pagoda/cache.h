@@ -160,6 +160,9 @@ struct pagoda_reservation {
     uint64_t tokens_capacity;
     uint64_t tokens_in_memory;      /* of these, how many have come when the first page must go to flash */
     uint64_t flash_bytes_per_token; /* what a token takes there; 0: this cache has no flash tier */
+    uint32_t digest_tokens;         /* that share a digest: PAGODA_DIGEST_TOKENS, and more when the budget is tight */
+    uint32_t exact_recent;          /* of the options, or what a tight budget leaves of it ... */
+    uint32_t batch_tokens;          /* ... and likewise */
     uint64_t bytes_per_token;       /* K and V rows in f16, all layers */
 };
 

@@ -45,6 +45,9 @@ enum pagoda_memory_category {
 };
 PAGODA_API const char *pagoda_memory_category_name(enum pagoda_memory_category category);
 
+/* A digest tells of so many tokens on flash, and of up to eight times as many when a budget is tight for its tokens. */
+#define PAGODA_DIGEST_TOKENS 16u
+
 struct pagoda_memory {
     uint64_t budget_bytes; /* as it is now: pagoda_cache_set_budget moves it */
     uint64_t opened_bytes; /* as the cache was opened with */
@@ -70,7 +73,8 @@ struct pagoda_memory {
     uint64_t late_pages;      /* wanted, but not there in time: their digest stood in */
     uint64_t lost_pages;  /* could not be read any more, or not as they were written: nothing but a digest is left */
     uint64_t stalled_ns;  /* time that tokens waited for flash */
-    bool flash_is_direct; /* the page cache is not involved */
+    uint32_t digest_tokens; /* that share a digest; 0: this cache has no flash tier */
+    bool flash_is_direct;   /* the page cache is not involved */
     const char *flash_problem; /* why nothing more is written; NULL: all is well. Valid until the next batch */
 };
 PAGODA_API void pagoda_cache_memory(const struct pagoda_cache *cache, struct pagoda_memory *memory);

@@ -94,6 +94,7 @@ static void add_flash(const struct pgd_spill *spill, struct pagoda_memory *memor
     memory->flash_bytes = stats.bytes_used;
     memory->flash_bytes_written = stats.bytes_written;
     memory->flash_bytes_read = stats.bytes_read;
+    memory->digest_tokens = spill->digest_cells * PGD_LANES;
     memory->flash_is_direct = stats.direct;
     memory->spilled_pages = spill->spilled_pages;
     memory->recalled_pages = spill->recalled_pages;

@@ -562,6 +562,9 @@ enum pagoda_status pagoda_cache_plan(const struct pagoda_cache_options *options,
             .tokens_capacity = cache->tokens_capacity,
             .tokens_in_memory = tokens_in_memory(cache, options->budget_bytes - fixed, division.class_bytes),
             .flash_bytes_per_token = cache->spill == NULL ? 0 : pgd_spill_bytes_per_token(cache),
+            .digest_tokens = cache->spill == NULL ? 0 : cache->spill->digest_cells * PGD_LANES,
+            .exact_recent = cache->exact_recent,
+            .batch_tokens = cache->batch_most,
             .bytes_per_token = cache->row_bytes,
         };
     }

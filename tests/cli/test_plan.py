@@ -301,6 +301,28 @@ def what_goes_to_flash_is_foreseen():
 
 
 @suite.test
+def a_tight_budget_is_told_and_one_that_is_not():
+    """Of the coarse summaries in a budget that is tight for its tokens; a plan for less text has finer ones."""
+    flags = [chat_model(), "-c", "8000"]
+    tight = plan(*flags, "--kv", "7200000")["reservation"]
+    assert tight["digest_tokens"] == 128 and tight["exact_recent"] == tight["batch_tokens"] == 16, tight
+    easy = tight["easy_bytes"]
+    assert 1.5 * 7200000 < easy < 3 * 7200000, tight
+    at = plan(*flags, "--kv", f"{easy}")["reservation"]
+    below = plan(*flags, "--kv", f"{easy * 9 // 10}")["reservation"]
+    assert at["digest_tokens"] == 16 and at["easy_bytes"] is None and at["tokens"] == 8000, at
+    assert below["digest_tokens"] == 32 and abs(below["easy_bytes"] / easy - 1) < 0.03, (below, tight)
+    assert plan(chat_model(), "-c", "3000", "--kv", "7200000")["reservation"]["digest_tokens"] < 128
+    text = run("plan", *flags, "--kv", "7200000", code=0).out
+    assert "That is tight: 128 tokens share a summary" in text and f"--kv {-(-easy // 1024)}K on" in text, text
+    said = run("run", *flags, "--kv", "7200000", "-p", "Hello", "-n", "2", code=0).err
+    assert "is tight for 8,000 tokens" in said and "128 of them share a summary" in said, said
+    for other in (["--kv", "7200000", "--quiet"], ["--kv", f"{easy}"]):
+        said = run("run", *flags, *other, "-p", "Hello", "-n", "2", code=0).err
+        assert "tight" not in said, (other, said)
+
+
+@suite.test
 def the_recommended_command_is_good():
     for flags in (["--mem", "280M"], ["--kv", "8M", "-c", "512"], []):
         text = run("plan", chat_model(), *flags, code=0).out
