@@ -125,6 +125,7 @@ static void say_banner(const struct pgd_repl *repl)
                  pgd_size_words(memory.budget_bytes).text, repl->on_full == PAGODA_ON_FULL_SPILL ? ", and flash" : "",
                  pgd_count_words(memory.tokens_capacity).text, pgd_repl_rule(repl),
                  account.pinned > 0 ? "; the system prompt is pinned" : "");
+    pgd_load_tell_tight(repl->options, repl->terminal, repl->loaded.bridge);
     if (pgd_lines_is_interactive(repl->lines)) {
         pgd_say_note(repl->terminal, "/help lists the commands, Ctrl-C stops a reply, Ctrl-D leaves");
     }

@@ -119,13 +119,19 @@ enum pgd_exit pgd_load_bridge(const struct pgd_options *options, const struct pg
     return pgd_exit_of(status);
 }
 
-void pgd_load_tell(const struct pgd_options *options, const struct pgd_terminal *terminal, struct pgd_bridge *bridge)
+void pgd_load_tell(const struct pgd_options *options, const struct pgd_terminal *terminal,
+                   const struct pgd_bridge *bridge)
 {
     const char *reason = pgd_bridge_fallback(bridge);
     if (reason != NULL && !options->quiet) {
         pgd_say_note(terminal, "not spilling to flash, so --on-full %s: %s",
                      pgd_on_full_words[pgd_bridge_on_full(bridge)], reason);
     }
+}
+
+void pgd_load_tell_tight(const struct pgd_options *options, const struct pgd_terminal *terminal,
+                         struct pgd_bridge *bridge)
+{
     struct pagoda_memory memory;
     pagoda_cache_memory(pgd_bridge_cache(bridge), &memory);
     if (memory.digest_tokens > PAGODA_DIGEST_TOKENS && !options->quiet) {

@@ -22,9 +22,13 @@ PGD_MUST_CHECK enum pgd_exit pgd_load_model(const struct pgd_options *options, c
 PGD_MUST_CHECK enum pgd_exit pgd_load_bridge(const struct pgd_options *options, const struct pgd_model *model,
                                              struct pgd_bridge **bridge);
 
-/* Says which rule holds when the one that is the default cannot, and when a budget is so tight that less is found on
- * flash. */
-void pgd_load_tell(const struct pgd_options *options, const struct pgd_terminal *terminal, struct pgd_bridge *bridge);
+/* Says which rule holds when the one that is the default cannot. */
+void pgd_load_tell(const struct pgd_options *options, const struct pgd_terminal *terminal,
+                   const struct pgd_bridge *bridge);
+
+/* Says so when the budget is so tight that less is found on flash. */
+void pgd_load_tell_tight(const struct pgd_options *options, const struct pgd_terminal *terminal,
+                         struct pgd_bridge *bridge);
 
 /* The second half without a word to the user. */
 PGD_MUST_CHECK enum pagoda_status pgd_load_try_bridge(const struct pgd_options *options, const struct pgd_model *model,

@@ -195,6 +195,9 @@ static enum pgd_exit finish(struct run *run)
     pgd_watch_tell(&run->watch);
     pagoda_cache_account(pgd_bridge_cache(bridge), &account);
     pgd_reply_tell(run->options, run->terminal, &run->reply, &account, pgd_policy_words[run->options->policy]);
+    if (account.spilled > 0) {
+        pgd_load_tell_tight(run->options, run->terminal, bridge);
+    }
     if (run->options->verbose) {
         pgd_reply_tell_speed(run->terminal, bridge, run->prompt_tokens, run->prompt_seconds, &run->reply);
     }

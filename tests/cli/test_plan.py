@@ -315,10 +315,14 @@ def a_tight_budget_is_told_and_one_that_is_not():
     assert plan(chat_model(), "-c", "3000", "--kv", "7200000")["reservation"]["digest_tokens"] < 128
     text = run("plan", *flags, "--kv", "7200000", code=0).out
     assert "That is tight: 128 tokens share a summary" in text and f"--kv {-(-easy // 1024)}K on" in text, text
-    said = run("run", *flags, "--kv", "7200000", "-p", "Hello", "-n", "2", code=0).err
+    long = ["--raw", "-f", scratch("long.txt", b" word" * 2000), "-n", "1"]
+    said = run("run", *flags, "--kv", "7200000", *long, code=0).err
     assert "is tight for 8,000 tokens" in said and "128 of them share a summary" in said, said
-    for other in (["--kv", "7200000", "--quiet"], ["--kv", f"{easy}"]):
-        said = run("run", *flags, *other, "-p", "Hello", "-n", "2", code=0).err
+    said = run("chat", *flags, "--kv", "7200000", stdin=b"", code=0).err
+    assert "is tight for 8,000 tokens" in said, said
+    short = ["-p", "Hello", "-n", "1"]
+    for other in (["--kv", "7200000", "--quiet", *long], ["--kv", f"{easy}", *long], ["--kv", "7200000", *short]):
+        said = run("run", *flags, *other, code=0).err
         assert "tight" not in said, (other, said)
 
 
