@@ -33,12 +33,12 @@ KINDS = {
 }
 # Name, share of the f16 bytes, flags.
 SETTINGS = {f"{kind} 1/{share}": (share, flags) for share in (8, 16, 32, 64) for kind, flags in KINDS.items()}
+CURVE = list(SETTINGS)
 SETTINGS |= {f"{which} pages 1/{share}": (share, [*SPILL, "--select", which])
              for share in (8, 16) for which in ("random", "oracle")}
 SETTINGS["spill 1/8, all read"] = (8, [*SPILL, "--select", "all"])
 USUAL = ["spill 1/8", "fifo 1/8", "window 1/8", "sink 1/8", "random 1/8", "random pages 1/8", "oracle pages 1/8",
          "spill 1/16"]
-CURVE = [f"{kind} 1/{share}" for share in (8, 16, 32, 64) for kind in KINDS]
 ANSWER_TOKENS = 64
 TASKS = ["documents", "passkey", "keys", "lookup", "copy", "words", "facts"]
 

@@ -39,7 +39,7 @@ recall() {
     python3 bench/recall.py "$smol" --tasks documents --curve
     python3 bench/recall.py "$smol" "${texts[@]}" --tasks passkey,keys,lookup,copy
     python3 bench/recall.py "$smol" "${texts[@]}" --tasks facts --questions 150
-    texts=(--length 7700 --lengths 7700 --trials 2 --only "spill 1/8" --only "spill 1/16" --only "sink 1/8")
+    texts=(--length 7700 --lengths 7700 --trials 2 --only "spill 1/8" --only "spill 1/16" --only "sink 1/16")
     python3 bench/recall.py "$gemma" "${texts[@]}" --tasks passkey
     python3 bench/recall.py "$gemma" "${texts[@]}" --tasks facts --questions 100
 }

@@ -14,7 +14,7 @@
 #define CONTEXT_MOST 131072u
 #define LINES 6u /* budgets that are told about, each twice the one before */
 #define BUDGET_LEAST (UINT64_C(1) << 20)
-#define EASY_PART 64u
+#define EASY_PART 64u /* of a tight budget: how exactly the easy one is told */
 
 const enum pagoda_codec pgd_plan_codecs[PGD_PLAN_CODECS] = {
     PAGODA_CODEC_F16, PAGODA_CODEC_Q8, PAGODA_CODEC_K8V5, PAGODA_CODEC_K8V4, PAGODA_CODEC_K6V4, PAGODA_CODEC_K5V4,

@@ -53,8 +53,7 @@ struct method {
                   float *reach, float *mass);
     void (*score_all)(const struct head *head, const struct method *method, const float *digests,
                       const struct query *query, struct answer *answer);
-    uint32_t span;   /* pages that share a digest; 0: each has its own */
-    uint32_t family; /* whose lifts it has */
+    uint32_t span; /* pages that share a digest; 0: each has its own */
 };
 
 /* Those that pagoda uses; the order of the table. Each family has all three. */

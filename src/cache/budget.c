@@ -67,8 +67,8 @@ static uint64_t floor_slabs(const struct pagoda_cache *cache, uint32_t count, ui
 {
     uint64_t frames[PGD_POOL_CLASSES_MAX] = {0};
     uint32_t needs[PGD_POOL_CLASSES_MAX];
-    uint64_t digested = 0; /* blocks that stay, and have digests or get some */
-    uint64_t spilling = 0;
+    uint64_t digested = 0; /* blocks that are not dropped and have digests ... */
+    uint64_t spilling = 0; /* ... or get some */
     for (uint32_t index = 0; index < pgd_table_count(cache->table); index++) {
         struct pgd_policy_block block;
         pgd_cache_policy_block(cache, index, &block);

@@ -318,14 +318,13 @@ static uint32_t most_room(const struct pagoda_cache *cache, uint32_t wanted)
     struct potential potential;
     find_potential(cache, &potential);
     const uint64_t most = pgd_min_u64(potential.blocks * cache->page_tokens + tail_room(cache), potential.tokens);
-    const uint32_t certain = certain_room(cache, 0, (uint32_t) pgd_min_u64(wanted, most), false);
-    if (cache->on_full == PAGODA_ON_FULL_STOP) {
-        return certain; /* nothing can leave if the guess below was wrong */
+    uint64_t guess = 0; /* in bytes; where nothing can leave if it was wrong, there is none */
+    if (cache->on_full != PAGODA_ON_FULL_STOP) {
+        const uint64_t blocks = pgd_min_u64(potential.blocks, blocks_in(cache, &potential));
+        guess = pgd_min_u64(blocks * cache->page_tokens + tail_room(cache), potential.tokens);
     }
-    /* Counted in bytes it may be more: slabs are counted as if none could be packed well. */
-    const uint64_t blocks = pgd_min_u64(potential.blocks, blocks_in(cache, &potential));
-    const uint64_t tokens = pgd_min_u64(blocks * cache->page_tokens + tail_room(cache), potential.tokens);
-    return (uint32_t) pgd_max_u64(pgd_min_u64(wanted, tokens), certain);
+    /* Counted in slabs it may be more: in few slabs, the bytes that re-encoding keeps free are too careful a guess. */
+    return certain_room(cache, (uint32_t) pgd_min_u64(wanted, guess), (uint32_t) pgd_min_u64(wanted, most), false);
 }
 
 uint32_t pagoda_cache_room(const struct pagoda_cache *cache, uint32_t wanted)
